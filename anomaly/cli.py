@@ -1,0 +1,414 @@
+"""Every command: parse, call one workflow, print. Results and --json on stdout, progress and messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anomaly.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_SOME_FAILED, AnomalyError
+
+RESEARCH_ONLY = "Research software, never a diagnosis."
+
+app = typer.Typer(
+    name="anomaly",
+    help="Learn from normal chest X-rays alone, rank unlabelled scans, show where to look. " + RESEARCH_ONLY,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Scans = Annotated[Path, typer.Argument(help="A file, a folder (walked recursively) or a manifest CSV.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made.")]
+Results = Annotated[Path, typer.Argument(help="A folder written by `anomaly score`.")]
+ModelPath = Annotated[Path, typer.Option("-m", "--model", help="A run folder written by `anomaly fit`.")]
+DetectorName = Annotated[str | None, typer.Option("-d", "--detector", help="Recipe; `anomaly models` lists them.")]
+ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Your own recipe file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: detector.search_steps=50.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Workers = Annotated[int, typer.Option("-j", "--workers", min=1, help="Reading threads.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of the same command.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]
+Alpha = Annotated[float | None, typer.Option("--alpha", min=0.0, max=1.0, help="Flag scans with p <= alpha.")]
+
+_WORKERS = min(4, os.cpu_count() or 1)
+
+
+@contextmanager
+def _front(verbose: bool = False, quiet: bool = False) -> Iterator[Any]:
+    """Set up messages and progress, and turn errors into one sentence and an exit code."""
+    from anomaly.workflows.progress import ticker
+
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    logging.getLogger("anomaly").setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    try:
+        with ticker(quiet) as on_progress:
+            yield on_progress
+    except KeyboardInterrupt:
+        _say("Interrupted. What was finished is kept; run the same command with --resume to go on.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except AnomalyError as error:
+        if verbose:
+            logging.getLogger("anomaly").exception("error")
+        _say(f"error: {error}")
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_BUG) from None
+
+
+def _say(text: str) -> None:
+    typer.echo(text.encode("utf-8", errors="backslashreplace").decode("utf-8"), err=True)
+
+
+def _print(text: str) -> None:
+    typer.echo(text.encode("utf-8", errors="backslashreplace").decode("utf-8"))
+
+
+def _notes(notes: Sequence[str], quiet: bool) -> None:
+    for note in () if quiet else notes:
+        _say(f"note: {note}")
+
+
+def _version(show: bool) -> None:
+    if show:
+        import anomaly
+
+        _print(anomaly.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options of `anomaly` itself."""
+
+
+@app.command(help="Run the main job end to end on generated phantoms, offline.\n\nExample: anomaly demo -o demo")
+def demo(
+    output: Output = Path("demo"),
+    detector: DetectorName = None,
+    overrides: Overrides = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    workers: Workers = _WORKERS,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Generate, fit, score, evaluate, report."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.demo import DEMO_SETTINGS, demo
+
+        settings = DEMO_SETTINGS if detector is None and not overrides else tuple(overrides or ())
+        report = demo(
+            output,
+            detector=detector or "anogan",
+            overrides=settings,
+            seed=seed or 0,
+            overwrite=overwrite,
+            device=device,
+            workers=workers,
+            say=lambda command: None if quiet else _say(f"$ {command}"),
+            on_progress=on_progress,
+        )
+        _print_scores_head(output / "out", 5)
+        _print((output / "out" / "evaluation.md").read_text(encoding="utf-8"))
+        _print(f"{report}\n{RESEARCH_ONLY}")
+
+
+@app.command(help="Write procedural chest phantoms.\n\nExample: anomaly phantom phantoms --n 64 --abnormal 16 --seed 0")
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to write; made.")],
+    n: Annotated[int, typer.Option("--n", help="How many in all.")] = 64,
+    abnormal: Annotated[int, typer.Option("--abnormal", help="How many of them with a lesion.")] = 16,
+    seed: Seed = 0,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write normal/, abnormal/, masks/ and manifest.csv."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.scans.phantom import write_phantoms
+
+        rows = write_phantoms(
+            out, n=n, abnormal=abnormal, seed=seed or 0, on_film=lambda done: on_progress(done, n, "drawing")
+        )
+        _print(f"{out}: {len(rows)} phantoms, {abnormal} with a lesion")
+
+
+@app.command(help="Learn from normal scans alone.\n\nExample: anomaly fit NORMALS --normal-only -o runs/a")
+def fit(
+    scans: Scans,
+    output: Output,
+    normal_only: Annotated[
+        bool, typer.Option("--normal-only", help="Train on scans labelled normal; unlabelled: declare all normal.")
+    ] = False,
+    detector: DetectorName = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    workers: Workers = _WORKERS,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a recipe and write a run folder."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.fit import fit
+        from anomaly.workflows.models import strongest_line
+
+        recipe = _recipe(detector, config, overrides, seed)
+        if not quiet:
+            _say(strongest_line(detector or (config.stem if config else "anogan")))
+        summary = fit(
+            scans,
+            output,
+            recipe,
+            normal_only=normal_only,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            workers=workers,
+            on_progress=on_progress,
+        )
+        _notes(summary.notes, quiet)
+        for reason in summary.failed:
+            _say(f"skipped: {reason}")
+        if as_json:
+            _print(json.dumps(_plain(summary), indent=2))
+        else:
+            _print(
+                f"{summary.run}: trained on {summary.trained} normals, calibrated on {summary.held_out} held out, "
+                f"left out {summary.left_out}, unreadable {len(summary.failed)}"
+            )
+        _exit_for(len(summary.failed))
+
+
+@app.command(help="Score and rank scans.\n\nExample: anomaly score SCANS -m runs/a -o out")
+def score(
+    scans: Scans,
+    model: ModelPath,
+    output: Output,
+    alpha: Alpha = None,
+    panels: Annotated[str, typer.Option("--panels", help="Keep pictures of top:N, all or none.")] = "top:200",
+    hash_paths: Annotated[bool, typer.Option("--hash-paths", help="Write hashes in place of file names.")] = False,
+    device: Device = "auto",
+    workers: Workers = _WORKERS,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write scores.csv, heatmaps and panels."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.panels import parse_limit
+        from anomaly.workflows.score import score
+
+        summary = score(
+            scans,
+            model,
+            output,
+            alpha=alpha,
+            panels=parse_limit(panels),
+            hash_paths=hash_paths,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            workers=workers,
+            on_progress=on_progress,
+        )
+        _notes(summary.notes, quiet)
+        if not (quiet or hash_paths):
+            _say(
+                "note: file names may hold patients' names, and they are in the results; --hash-paths leaves them out."
+            )
+        if as_json:
+            _print(json.dumps(_plain(summary), indent=2))
+        else:
+            _print(
+                f"{summary.out / 'scores.csv'}\n{summary.scored} scored ({summary.flagged} flagged at alpha "
+                f"{summary.alpha:g}), {summary.failed} failed, {summary.images_per_second:.1f} images/s"
+            )
+        _exit_for(summary.failed)
+
+
+@app.command(
+    help="Compare scores with labels: AUROC, AP, sensitivity, with intervals and trivial baselines.\n\n"
+    "Example: anomaly evaluate out --labels labels.csv"
+)
+def evaluate(
+    out: Results,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="CSV with path (or scan_id) and label; default: as found by score.")
+    ] = None,
+    alpha: Annotated[float, typer.Option("--alpha", min=0.0, max=1.0, help="Count false alarms at p <= alpha.")] = 0.05,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate a results folder."""
+    with _front(verbose, quiet):
+        from anomaly.workflows.evaluate import EVALUATION, evaluate
+
+        result = evaluate(out, labels=labels, alpha=alpha)
+        if as_json:
+            _print((out / EVALUATION).read_text(encoding="utf-8"))
+            return
+        _print((out / "evaluation.md").read_text(encoding="utf-8").rstrip())
+        if result.alarms:
+            a = result.alarms
+            _print(
+                f"flagged at alpha {a['alpha']:g}: {a['flagged']} of {a['normals']} normals "
+                f"({a['rate']:.3f} [{a['low']:.3f}, {a['high']:.3f}])"
+            )
+        _notes([*result.notes, f"{result.unknown} of unknown label and {result.failed} unreadable left out."], quiet)
+
+
+@app.command(help="Write one self-contained HTML page.\n\nExample: anomaly report out")
+def report(
+    out: Results,
+    alpha: Alpha = None,
+    top: Annotated[int, typer.Option("--top", min=0, help="Show this many of the highest scores.")] = 24,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write report.html."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.report import write_report
+
+        _print(str(write_report(out, alpha=alpha, top=top, on_progress=on_progress)))
+
+
+@app.command(help="Redraw the heatmaps without scoring again.\n\nExample: anomaly heatmaps out --contour --top 50")
+def heatmaps(
+    out: Results,
+    contour: Annotated[bool, typer.Option("--contour", help="Outlines in place of colour.")] = False,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Only the highest scores.")] = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Redraw heatmaps/*.png."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.draw import draw_heatmaps
+
+        count = draw_heatmaps(out, contour=contour, top=top, on_progress=on_progress)
+        _print(f"{out / 'heatmaps'}: {count} drawn")
+
+
+@app.command(
+    help="Recalibrate a model on another site's normals; the weights stay.\n\n"
+    "Example: anomaly calibrate runs/a NORMALS -o runs/b"
+)
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A run folder written by `anomaly fit`.")],
+    normals: Annotated[Path, typer.Argument(help="Normals of that site, none of which the model was trained on.")],
+    output: Output,
+    device: Device = "auto",
+    workers: Workers = _WORKERS,
+    overwrite: Overwrite = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a new run folder with new p-values and scales."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.recalibrate import recalibrate
+
+        summary = recalibrate(
+            model, normals, output, overwrite=overwrite, device=device, workers=workers, on_progress=on_progress
+        )
+        _notes(summary.notes, quiet)
+        for reason in summary.failed:
+            _say(f"skipped: {reason}")
+        _print(f"{summary.run}: calibrated on {summary.held_out} normals, unreadable {len(summary.failed)}")
+        _exit_for(len(summary.failed))
+
+
+@app.command(help="List the recipes and what each reached on the development data.\n\nExample: anomaly models")
+def models(as_json: Json = False) -> None:
+    """List recipes."""
+    with _front():
+        from anomaly.workflows.models import list_models, render_models
+
+        listed = list_models()
+        _print(json.dumps(listed, indent=2) if as_json else render_models(listed))
+
+
+@app.command(help="Print a recipe, to read or to start your own from.\n\nExample: anomaly config anogan > my.yaml")
+def config(name: Annotated[str, typer.Argument(help="A recipe; `anomaly models` lists them.")]) -> None:
+    """Print a recipe's commented YAML."""
+    with _front():
+        from anomaly.config import recipe_text
+
+        _print(recipe_text(name).rstrip())
+
+
+@app.command(help="Show versions, devices and what is missing.\n\nExample: anomaly doctor")
+def doctor(as_json: Json = False) -> None:
+    """Examine the installation."""
+    with _front():
+        from anomaly.workflows.doctor import examine
+
+        facts = examine()
+        if as_json:
+            _print(json.dumps(facts, indent=2))
+            return
+        for name, version in facts["versions"].items():
+            _print(f"{name:24} {version}")
+        _print(f"{'platform':24} {facts['platform']}, {facts['cores']} cores")
+        if "device" in facts:
+            gpus = ", ".join(facts["gpus"]) or "none"
+            bf16 = "yes" if facts["bf16"] else "no"
+            _print(
+                f"{'device':24} {facts['device']} (GPUs: {gpus}; bf16 in hardware: {bf16}; {facts['threads']} threads)"
+            )
+        for name, use in facts["missing"].items():
+            _print(f"{'missing':24} {name}: needed for {use}; reinstall with `pip install anomaly-cxr`")
+        _print("nothing is missing" if not facts["missing"] else "")
+
+
+def _recipe(detector: str | None, config: Path | None, overrides: list[str] | None, seed: int | None) -> Any:
+    from anomaly.config import load_recipe
+    from anomaly.errors import UsageError
+
+    if detector is not None and config is not None:
+        raise UsageError("--detector and --config exclude each other: a recipe file already names its method.")
+    changes = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else [])]
+    return load_recipe(detector, config, changes)
+
+
+def _plain(summary: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(summary).items()}
+
+
+def _exit_for(failed: int) -> None:
+    if failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _print_scores_head(out: Path, count: int) -> None:
+    from anomaly.workflows.results import read_scores
+
+    for line in read_scores(out)[:count]:
+        if line.row.score is not None:
+            _print(f"#{line.rank} {line.row.path}  score {line.row.score:.4f}  p {line.row.p_value:.3f}")

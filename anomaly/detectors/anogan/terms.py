@@ -1,0 +1,61 @@
+"""What turns a scan and its normal twin into score terms and a map: one function, replaceable as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from anomaly.records import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Scans beside their twins, as the search leaves them.
+
+    `scan`, `twin`: float32 (N, C, S, S) in [-1, 1]; `scan_features`, `twin_features`: float32 (N, F, h, w), the
+    discriminator's intermediate representation of each.
+    """
+
+    scan: Float32
+    twin: Float32
+    scan_features: Float32
+    twin_features: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """`scores` float32 (N,), `terms` name -> float32 (N,), `heatmaps` float32 (N, S, S) >= 0."""
+
+    scores: Float32
+    terms: dict[str, Float32]
+    heatmaps: Float32
+
+
+ScoringRule = Callable[[Match], Scored]
+
+
+def schlegl_2017(match: Match, *, weight: float, map_sigma: float) -> Scored:
+    """Score as Schlegl et al. 2017, eq. 7: A(x) = (1 - lambda) R(x) + lambda D(x).
+
+    R is the mean absolute difference per pixel, D the mean absolute difference per discriminator feature; means, not
+    the paper's sums, so that the score does not grow with the image.
+
+    Args:
+        match: Scans and twins.
+        weight: lambda, 0.1 in the paper.
+        map_sigma: Gaussian blur of the residual map, as a fraction of the width; 0 leaves it raw.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    difference = np.abs(match.scan - match.twin)
+    residual = difference.mean(axis=(1, 2, 3))
+    discrimination = np.abs(match.scan_features - match.twin_features).mean(axis=(1, 2, 3))
+    heatmaps = difference.mean(axis=1)
+    sigma = map_sigma * heatmaps.shape[-1]
+    if sigma > 0:
+        heatmaps = gaussian_filter(heatmaps, sigma=(0, sigma, sigma), mode="nearest")
+    scores = (1.0 - weight) * residual + weight * discrimination
+    terms = {"residual": residual, "discrimination": discrimination}
+    return Scored(scores.astype(np.float32), {k: v.astype(np.float32) for k, v in terms.items()}, heatmaps)

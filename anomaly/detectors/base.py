@@ -1,0 +1,225 @@
+"""The one interface every method fits: fit, score, save, load.
+
+The public methods check shapes, dtype, range and finiteness, cut the work into chunks of one fixed size, and call the
+private hooks. A new method writes `_fit`, `_score`, `_state`, `_restore` and nothing else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from anomaly.config import Settings, validate
+from anomaly.errors import DataError, ModelError, UsageError
+from anomaly.records import DetectorOutput, Float32, ImageSource, Int64, Target
+from anomaly.runs import Arrays, NullRecorder, Recorder, read_tensors, write_tensors
+
+WEIGHTS = "weights.safetensors"
+
+
+class DetectorConfig(Settings):
+    """Settings every method has."""
+
+    score_batch: int = Field(default=16, ge=1)
+    """Images per chunk when scoring; kept in the model, because the chunk's shape is part of the answer's last bits."""
+
+
+class Detector(ABC):
+    """An anomaly detector over prepared images; higher scores are more abnormal.
+
+    Args:
+        config: The method's own settings; None for its defaults.
+        size: Side S of the images.
+        device: "auto", "cpu" or "cuda".
+        seed: Of everything random inside the method.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[DetectorConfig]]
+    supervised: ClassVar[bool] = False
+
+    def __init__(self, config: Any = None, *, size: int, device: str = "auto", seed: int = 0) -> None:
+        self.config = self.Config() if config is None else config
+        self.size = size
+        self.device = device
+        self.seed = seed
+        self.channels: int | None = None
+        """C of the images, known once fitted."""
+
+    def fit(
+        self, images: ImageSource, targets: Sequence[Target] | None = None, *, recorder: Recorder | None = None
+    ) -> Self:
+        """Learn from images; forgets any earlier fit.
+
+        Args:
+            images: Prepared images, (N, C, S, S) in [-1, 1]. Normal ones only, unless the method is supervised.
+            targets: One per image, for supervised methods; an unsupervised one refuses them.
+            recorder: Progress, history, samples and checkpoints; None records nothing.
+
+        Raises:
+            UsageError: Labels for an unsupervised method, or none for a supervised one.
+            DataError: No image, or images of a wrong shape, dtype, range, or not finite.
+        """
+        if targets is not None and not self.supervised:
+            raise UsageError(f"{self.name} learns from normal scans alone and takes no labels: leave them out.")
+        if targets is None and self.supervised:
+            raise UsageError(f"{self.name} is supervised and needs a label for every scan.")
+        if len(images) == 0:
+            raise DataError(f"{self.name} needs at least one image to fit.")
+        source = _Checked(images, self.size)
+        self.channels = None
+        channels = next(source.batches(1)).shape[1]
+        self._fit(source, targets, recorder or NullRecorder())
+        self.channels = channels
+        return self
+
+    def score(self, images: Float32, *, heatmaps: bool = True) -> DetectorOutput:
+        """Score images, each by itself: the answer does not depend on the other images, their number or order.
+
+        Args:
+            images: float32 (N, C, S, S) in [-1, 1].
+            heatmaps: Also return maps (and the normal twin, where the method has one).
+
+        Returns:
+            Scores (N,), maps (N, S, S) >= 0 or None, twin (N, C, S, S) or None, terms.
+
+        Raises:
+            ModelError: Not fitted yet.
+            DataError: A wrong shape, dtype or range, or not finite.
+        """
+        if self.channels is None:
+            raise ModelError(f"This {self.name} has not been fitted: call fit or load first.")
+        check_images(images, self.size, self.channels)
+        batch = self.config.score_batch
+        parts: list[DetectorOutput] = []
+        for start in range(0, len(images), batch):
+            chunk = images[start : start + batch]
+            n = len(chunk)
+            padded = np.zeros((batch, *images.shape[1:]), np.float32)
+            padded[:n] = chunk
+            parts.append(_first(self._score(padded, heatmaps), n))
+        return _join(parts, self.size)
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted detector as one self-describing safetensors file in `folder`.
+
+        Raises:
+            ModelError: Not fitted yet.
+        """
+        if self.channels is None:
+            raise ModelError(f"This {self.name} has not been fitted: there is nothing to save.")
+        meta = {
+            "method": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "size": self.size,
+            "channels": self.channels,
+            "seed": self.seed,
+        }
+        write_tensors(folder / WEIGHTS, self._state(), meta)
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "auto") -> Self:
+        """Load what `save` wrote. No pickle, no network.
+
+        Raises:
+            ModelError: The file is missing, damaged or of another method.
+        """
+        try:
+            arrays, meta = read_tensors(folder / WEIGHTS)
+        except DataError as error:
+            raise ModelError(f"{error} Fit the model again, or copy its folder again.") from error
+        if meta.get("method") != cls.name:
+            raise ModelError(f"{folder / WEIGHTS} holds a {meta.get('method')!r} model, not {cls.name!r}.")
+        config = validate(cls.Config, meta["config"], str(folder / WEIGHTS))
+        detector = cls(config, size=meta["size"], device=device, seed=meta["seed"])
+        try:
+            detector._restore(arrays, int(meta["channels"]))
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ModelError(f"{folder / WEIGHTS} does not fit the method {cls.name!r}: {error}") from error
+        detector.channels = int(meta["channels"])
+        return detector
+
+    @abstractmethod
+    def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
+        """Learn, from scratch."""
+
+    @abstractmethod
+    def _score(self, images: Float32, heatmaps: bool) -> DetectorOutput:
+        """Score exactly `score_batch` images, float32 (B, C, S, S); some may be padding."""
+
+    @abstractmethod
+    def _state(self) -> Arrays:
+        """Return everything learned, as named arrays."""
+
+    @abstractmethod
+    def _restore(self, arrays: Arrays, channels: int) -> None:
+        """Take back what `_state` returned."""
+
+
+def check_images(images: NDArray[Any], size: int, channels: int | None = None) -> None:
+    """Refuse anything but finite float32 (N, C, S, S) in [-1, 1].
+
+    Raises:
+        DataError: Saying what was found and what is needed.
+    """
+    wanted = f"float32 (N, {channels or 'C'}, {size}, {size}) in [-1, 1]"
+    if images.dtype != np.float32:
+        raise DataError(f"Images must be {wanted}; these are {images.dtype}.")
+    if (
+        images.ndim != 4
+        or images.shape[2:] != (size, size)
+        or images.shape[1] not in ((channels,) if channels else (1, 3))
+    ):
+        raise DataError(f"Images must be {wanted}; these have shape {images.shape}.")
+    if images.size and not np.isfinite(images).all():
+        raise DataError(f"Images must be {wanted}; these hold NaN or infinity.")
+    if images.size and (images.min() < -1.0 or images.max() > 1.0):
+        raise DataError(f"Images must be {wanted}; these range over [{images.min():g}, {images.max():g}].")
+
+
+class _Checked:
+    """An image source whose every batch is checked as it is served."""
+
+    def __init__(self, source: ImageSource, size: int) -> None:
+        self._source = source
+        self._size = size
+
+    @property
+    def groups(self) -> Int64:
+        return self._source.groups
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batches(self, batch_size: int = 64) -> Iterator[Float32]:
+        for batch in self._source.batches(batch_size):
+            check_images(batch, self._size)
+            yield batch
+
+
+def _first(output: DetectorOutput, n: int) -> DetectorOutput:
+    return DetectorOutput(
+        output.scores[:n],
+        None if output.heatmaps is None else output.heatmaps[:n],
+        None if output.twin is None else output.twin[:n],
+        {name: term[:n] for name, term in output.terms.items()},
+    )
+
+
+def _join(parts: list[DetectorOutput], size: int) -> DetectorOutput:
+    if not parts:
+        return DetectorOutput(np.zeros(0, np.float32), np.zeros((0, size, size), np.float32))
+    heatmaps = [part.heatmaps for part in parts if part.heatmaps is not None]
+    twins = [part.twin for part in parts if part.twin is not None]
+    return DetectorOutput(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate(heatmaps) if heatmaps else None,
+        np.concatenate(twins) if twins else None,
+        {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
+    )

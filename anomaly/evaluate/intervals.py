@@ -1,0 +1,212 @@
+"""Intervals: the patient-clustered bootstrap for metrics, Wilson and Clopper-Pearson for proportions.
+
+How patients are drawn: `resample.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anomaly.errors import DataError, UsageError
+from anomaly.evaluate.metrics import Tally, auroc, auroc_of
+from anomaly.evaluate.resample import Statistic, fewest_patients, group_numbers, mean_replicates, replicates
+from anomaly.records import Float64
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A two-sided interval at confidence `level`, and the replicates it came from (0: a closed formula)."""
+
+    low: float
+    high: float
+    level: float
+    n_boot: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """AUROC of a minus AUROC of b on the same films, its interval, and a two-sided bootstrap p-value."""
+
+    difference: float
+    interval: Interval
+    p_value: float
+
+
+def bootstrap(
+    statistic: Statistic,
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Percentile interval of a statistic under resampling of whole patients.
+
+    With one score column the statistic must be a proportion, in [0, 1] as all of `metrics` are: where every
+    replicate is 1 (or 0), as with perfect separation, resampling says nothing of the spread, and the far end is
+    Clopper-Pearson's for m hits in m (or 0 in m), m the fewer of the two classes' patients.
+
+    Args:
+        statistic: takes one tally a column, for example `auroc_of`.
+        labels: (N,), 0 or 1.
+        scores: (N,) or (N, K), finite.
+        groups: (N,), patient of each film.
+        n: replicates.
+        seed: of the resamples.
+        level: in (0, 1).
+
+    Raises:
+        DataError: as `replicates`.
+        UsageError: `n` or `level` out of range.
+    """
+    values = replicates([statistic], labels, scores, groups, n=n, seed=seed)[:, 0]
+    if np.asarray(scores).ndim == 1:
+        truth = np.asarray(labels).astype(np.int64)
+        return proportion(values, fewest_patients(truth, group_numbers(groups, len(truth))), level)
+    return percentile(values, level)
+
+
+def paired_difference(
+    labels: ArrayLike,
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    groups: ArrayLike,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> PairedDifference:
+    """Compare two scores of the same films: AUROC(a) - AUROC(b), both taken on each resample.
+
+    The p-value inverts the percentile interval: twice the smaller share of replicates at or beyond zero, counting
+    the data as one more replicate, so it is never below 2 / (n + 1).
+
+    Args:
+        labels: (N,), 0 or 1.
+        scores_a: (N,), finite.
+        scores_b: (N,), finite.
+        groups: (N,), patient of each film.
+        n: replicates.
+        seed: of the resamples.
+        level: in (0, 1).
+
+    Raises:
+        DataError: as `replicates`.
+        UsageError: `n` or `level` out of range.
+    """
+    first, second = np.asarray(scores_a), np.asarray(scores_b)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise DataError(f"scores {first.shape} and {second.shape} must both be (N,), one a film")
+    both = np.column_stack([first, second])
+    values = replicates([_auroc_difference], labels, both, groups, n=n, seed=seed)[:, 0]
+    tails = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
+    p_value = min(1.0, 2.0 * (1 + tails) / (n + 1))
+    return PairedDifference(auroc(labels, first) - auroc(labels, second), percentile(values, level), p_value)
+
+
+def mean_interval(
+    values: ArrayLike, groups: ArrayLike, *, n: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Percentile interval of the mean of one number a film, resampling whole patients.
+
+    Args:
+        values: (N,), finite.
+        groups: (N,), patient of each film.
+        n: replicates.
+        seed: of the resamples.
+        level: in (0, 1).
+
+    Raises:
+        DataError: shapes, values that are not finite, or fewer than two patients.
+        UsageError: `n` or `level` out of range.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or not np.isfinite(numbers).all():
+        raise DataError(f"values {numbers.shape} must be (N,) and finite")
+    return percentile(mean_replicates(numbers, groups, n=n, seed=seed), level)
+
+
+def percentile(values: Float64, level: float = 0.95) -> Interval:
+    """Return the central `level` of the replicates `values`, float64 (n,).
+
+    Raises:
+        UsageError: `level` out of range.
+    """
+    tail = _tail(level)
+    low, high = np.quantile(values, [tail, 1.0 - tail])
+    return Interval(float(low), float(high), level, len(values))
+
+
+def proportion(values: Float64, patients: int, level: float = 0.95) -> Interval:
+    """`percentile` for a statistic in [0, 1], wider where every replicate is 0 or every one is 1 (see `bootstrap`).
+
+    Args:
+        values: float64 (n,), replicates.
+        patients: the fewer of the two classes' patients.
+        level: in (0, 1).
+
+    Raises:
+        UsageError: `level` out of range.
+    """
+    interval = percentile(values, level)
+    edge = values[0]
+    if edge not in (0.0, 1.0) or np.any(values != edge):
+        return interval
+    exact = clopper_pearson(patients if edge == 1.0 else 0, patients, level)
+    return Interval(exact.low, exact.high, level, len(values))
+
+
+def wilson(k: float, n: int, level: float = 0.95) -> Interval:
+    """Score interval of a proportion, Wilson, JASA 22 (1927); `k` may be fractional (split hits of tied maxima).
+
+    Raises:
+        DataError: no trials, or `k` outside [0, n].
+        UsageError: `level` out of range.
+    """
+    _trials(k, n)
+    z = NormalDist().inv_cdf(1.0 - _tail(level))
+    rate = k / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    # Rounding must not leave the far end a hair inside 0 or 1.
+    return Interval(0.0 if k == 0 else max(0.0, centre - half), 1.0 if k == n else min(1.0, centre + half), level, 0)
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
+    """Exact interval of a proportion, Clopper & Pearson, Biometrika 26 (1934): never too narrow, often too wide.
+
+    Raises:
+        DataError: no trials, or `k` outside [0, n].
+        UsageError: `level` out of range.
+    """
+    from scipy.stats import beta
+
+    _trials(k, n)
+    tail = _tail(level)
+    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(1.0 - tail, k + 1, n - k))
+    return Interval(low, high, level, 0)
+
+
+def _auroc_difference(first: Tally, second: Tally) -> float:
+    return auroc_of(first) - auroc_of(second)
+
+
+def _tail(level: float) -> float:
+    if not 0.0 < level < 1.0:
+        raise UsageError(f"the level of an interval must lie in (0, 1), not {level}")
+    return (1.0 - level) / 2.0
+
+
+def _trials(k: float, n: int) -> None:
+    if n < 1:
+        raise DataError("not computable: a proportion of no films")
+    if not 0 <= k <= n:
+        raise DataError(f"{k} of {n} is not a proportion")

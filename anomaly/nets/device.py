@@ -1,0 +1,77 @@
+"""Where networks run and in which precision, through Lightning Fabric."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from anomaly.errors import UsageError
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises:
+        UsageError: An unknown name, or "cuda" where torch finds no GPU.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device takes auto, cpu or cuda, not {device!r}.")
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UsageError("--device cuda: torch finds no GPU here; use --device cpu, or see `anomaly doctor`.")
+    return "cuda" if device != "cpu" and available else "cpu"
+
+
+def has_fast_bf16(device: str) -> bool:
+    """Return whether bfloat16 is computed in hardware on "cpu" or "cuda"."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def open_fabric(device: str, precision: str) -> Fabric:
+    """Return a Fabric on one device.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        precision: "auto" (bf16 where the hardware has it), "fp32" or "bf16".
+    """
+    from lightning.fabric import Fabric
+
+    where = resolve_device(device)
+    bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(where))
+    with _quiet("lightning.fabric"):
+        return Fabric(accelerator=where, devices=1, precision="bf16-mixed" if bf16 else "32-true")
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside the block only; the caller's random state is untouched."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def freeze(module: nn.Module) -> None:
+    """Put a module in eval mode and stop its gradients."""
+    module.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,47 @@
+"""`anomaly doctor`: what is installed, what this machine has, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from typing import Any
+
+from anomaly.runs import versions
+
+_NEEDED = {
+    "torch": "the anogan method",
+    "lightning": "the anogan method",
+    "cv2": "reading and preparing scans",
+    "pydicom": "DICOM",
+    "gdcm": "JPEG-Lossless DICOM",
+    "openjpeg": "JPEG 2000 DICOM",
+    "rle": "RLE DICOM",
+    "sklearn": "evaluation",
+    "skimage": "evaluation",
+    "matplotlib": "reports",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Return versions, the devices torch sees, processor features that matter, and missing packages.
+
+    Imports torch, so it takes seconds.
+    """
+    missing = {name: use for name, use in _NEEDED.items() if importlib.util.find_spec(name) is None}
+    facts: dict[str, Any] = {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "missing": missing,
+    }
+    if "torch" not in missing:
+        import torch
+
+        from anomaly.nets.device import has_fast_bf16, resolve_device
+
+        facts["device"] = resolve_device("auto")
+        facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        facts["threads"] = torch.get_num_threads()
+        facts["bf16"] = has_fast_bf16(facts["device"])
+    return facts

@@ -1,0 +1,125 @@
+"""`anomaly evaluate`: how well the scores separate what is known to be normal and abnormal, beside trivial baselines."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomaly.errors import DataError
+from anomaly.evaluate.intervals import wilson
+from anomaly.evaluate.table import MetricRow, evaluate_scores, to_dicts, to_markdown
+from anomaly.records import NORMAL
+from anomaly.runs import write_json, write_text
+from anomaly.scans.manifest import parse_label
+from anomaly.workflows.journal import Journal
+from anomaly.workflows.results import ScoreLine, flags, read_scores
+
+EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The table, and what stood behind it."""
+
+    rows: list[MetricRow]
+    unknown: int
+    failed: int
+    alarms: dict[str, Any] | None
+    """Share of normals flagged at the run's alpha: {alpha, flagged, normals, rate, low, high}."""
+    notes: tuple[str, ...]
+
+
+def evaluate(out: Path, *, labels: Path | None = None, alpha: float = 0.05, n_boot: int = 2000) -> Evaluation:
+    """Evaluate a scoring run and write evaluation.json and evaluation.md into it.
+
+    Args:
+        out: A folder written by `anomaly score`.
+        labels: A CSV with `scan_id` or `path`, and `label` (0, 1, normal, abnormal, empty); None for the labels the
+            run found in its manifest or class folders.
+        alpha: At which to count false alarms among the normals.
+        n_boot: Bootstrap replicates, resampling whole patients.
+
+    Raises:
+        DataError: Not a results folder, or a label file that does not fit it.
+    """
+    lines = read_scores(out)
+    scored = [line for line in lines if line.row.score is not None]
+    known = _labels(scored, labels)
+    kept = [(line, known[line.row.scan_id]) for line in scored if known.get(line.row.scan_id) is not None]
+    notes = []
+    without = sum(line.row.patient is None for line, _ in kept)
+    if without:
+        notes.append(f"{without} scans carry no patient id and count as their own patient in the intervals.")
+    if kept:
+        truth = np.array([label for _, label in kept])
+        scores = np.array([line.row.score for line, _ in kept])
+        groups = [line.row.patient or line.row.scan_id for line, _ in kept]
+        rows = evaluate_scores(
+            truth, scores, groups, baselines=_baselines(out, [line for line, _ in kept]), n_boot=n_boot
+        )
+    else:
+        rows = []
+        notes.append("Not computable: no scan has a label. Give --labels CSV with the columns path and label.")
+    evaluation = Evaluation(rows, len(scored) - len(kept), len(lines) - len(scored), _alarms(kept, alpha), tuple(notes))
+    write_json(
+        out / EVALUATION,
+        {
+            "rows": to_dicts(rows),
+            "unknown_labels": evaluation.unknown,
+            "failed": evaluation.failed,
+            "false_alarms": evaluation.alarms,
+            "notes": list(notes),
+        },
+    )
+    write_text(out / "evaluation.md", (to_markdown(rows) if rows else "\n".join(notes)) + "\n")
+    return evaluation
+
+
+def _labels(lines: list[ScoreLine], file: Path | None) -> dict[str, int | None]:
+    if file is None:
+        return {line.row.scan_id: line.row.label for line in lines}
+    try:
+        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as handle:
+            table = csv.DictReader(handle)
+            columns = table.fieldnames or ()
+            key = next((name for name in ("scan_id", "path") if name in columns), None)
+            if key is None or "label" not in columns:
+                raise DataError(f"{file} needs the columns path (or scan_id) and label; it has: {', '.join(columns)}.")
+            given = {record[key]: parse_label(record["label"], f"{file}, line {table.line_num}") for record in table}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"Cannot read the labels {file}: {error}.") from error
+    found = {line.row.scan_id: given.get(line.row.scan_id if key == "scan_id" else line.row.path) for line in lines}
+    if given and all(label is None for label in found.values()):
+        raise DataError(
+            f"No {key} in {file} is one of this run's (the first is {next(iter(given))!r}): use those of scores.csv."
+        )
+    return found
+
+
+def _baselines(out: Path, lines: list[ScoreLine]) -> dict[str, Any]:
+    entries = Journal(out).entries
+    trivial = [(entries.get(line.row.scan_id) or {}).get("trivial") for line in lines]
+    known = [values for values in trivial if values is not None]
+    if len(known) < len(lines) or not known:
+        return {}
+    return {name: np.array([values[name] for values in known]) for name in known[0]}
+
+
+def _alarms(kept: list[tuple[ScoreLine, int | None]], alpha: float) -> dict[str, Any] | None:
+    p_values = [line.row.p_value for line, label in kept if label == NORMAL and line.row.p_value is not None]
+    if not p_values:
+        return None
+    flagged = sum(flags(p, alpha) for p in p_values)
+    interval = wilson(flagged, len(p_values))
+    return {
+        "alpha": alpha,
+        "flagged": flagged,
+        "normals": len(p_values),
+        "rate": flagged / len(p_values),
+        "low": interval.low,
+        "high": interval.high,
+    }

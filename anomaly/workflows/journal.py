@@ -1,0 +1,62 @@
+"""journal.jsonl: one line a finished scan, appended as it finishes, so that a killed run loses nothing it had done."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from anomaly.errors import OutputError
+
+JOURNAL = "journal.jsonl"
+
+
+class Journal:
+    """The append-only record of a scoring run.
+
+    Args:
+        folder: The output folder; an existing journal is read, and a last line cut short by a crash is dropped.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+        self.entries: dict[str, dict[str, Any]] = {}
+        good = 0
+        if self.path.is_file():
+            data = self.path.read_bytes()
+            for line in data.splitlines(keepends=True):
+                try:
+                    entry = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    entry = None
+                if not isinstance(entry, dict) or "scan_id" not in entry:
+                    break
+                self.entries[entry["scan_id"]] = entry
+                good += len(line)
+            if good < len(data):
+                os.truncate(self.path, good)
+        self._good = good
+
+    def append(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Add finished scans and see them onto the disk.
+
+        Raises:
+            OutputError: The disk is full; the journal is cut back to its last whole line.
+        """
+        data = b"".join(json.dumps(entry, ensure_ascii=True).encode() + b"\n" for entry in entries)
+        try:
+            with self.path.open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            if self.path.is_file():
+                os.truncate(self.path, self._good)
+            reason = error.strerror or error
+            raise OutputError(
+                f"Cannot write {self.path}: {reason}. Free some space, then go on with --resume; nothing done is lost."
+            ) from error
+        self._good += len(data)
+        self.entries |= {entry["scan_id"]: entry for entry in entries}

@@ -1,0 +1,168 @@
+"""The model folder: everything `score` needs, checked before it is trusted, readable without a pickle or a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anomaly
+from anomaly.calibrate import CALIBRATION, Calibration, load_calibration
+from anomaly.config import PrepareConfig, ReadConfig, Recipe, Settings, validate
+from anomaly.detectors.base import WEIGHTS, Detector
+from anomaly.errors import DataError, ModelError, UsageError
+from anomaly.prepare.prepare import Preparation
+from anomaly.registry import detector_class
+from anomaly.runs import read_json, sha256_of, write_json, write_text
+
+SCHEMA_VERSION = 1
+MODEL_JSON = "model.json"
+INTENDED_USE = "Research only: ranking scans for review. Not a medical device, never a diagnosis."
+
+
+class ModelFacts(Settings):
+    """What model.json says; `parent` is the sha256 of the model.json this one was recalibrated from."""
+
+    schema_version: int
+    anomaly_version: str
+    method: str
+    size: int
+    seed: int
+    read: ReadConfig
+    prepare: PrepareConfig
+    detector: dict[str, Any]
+    alpha: float
+    data: dict[str, Any]
+    parent: str | None = None
+    intended_use: str
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A fitted detector with the preparation and calibration that belong to it."""
+
+    facts: ModelFacts
+    preparation: Preparation
+    detector: Detector
+    calibration: Calibration
+
+
+def save_model(
+    folder: Path,
+    recipe: Recipe,
+    detector: Detector,
+    calibration: Calibration,
+    *,
+    data: dict[str, Any],
+) -> None:
+    """Write the model folder; model.json comes last, so a half-written folder is never taken for a model.
+
+    Args:
+        folder: Where; made if missing.
+        recipe: As it was fitted.
+        detector: Fitted.
+        calibration: Of that detector.
+        data: Fingerprint of the scans: counts, hash of the file list, …
+    """
+    detector.save(folder)
+    calibration.save(folder)
+    facts = ModelFacts(
+        schema_version=SCHEMA_VERSION,
+        anomaly_version=anomaly.__version__,
+        method=recipe.method,
+        size=recipe.size,
+        seed=recipe.seed,
+        read=recipe.read,
+        prepare=recipe.prepare,
+        detector=detector.config.model_dump(mode="json"),
+        alpha=recipe.calibration.alpha,
+        data=data,
+        intended_use=INTENDED_USE,
+        sha256={},
+    )
+    describe_model(folder, facts)
+
+
+def describe_model(folder: Path, facts: ModelFacts) -> None:
+    """Write the model card and, last, model.json with the sha256 of the files it stands for."""
+    write_text(folder / "README.md", _card(facts))
+    sha256 = {name: sha256_of(folder / name) for name in (WEIGHTS, CALIBRATION)}
+    write_json(folder / MODEL_JSON, facts.model_copy(update={"sha256": sha256}).model_dump(mode="json"))
+
+
+def find_model(path: Path) -> Path:
+    """Return the model folder for a run folder or a model folder.
+
+    Raises:
+        ModelError: There is none.
+    """
+    for folder in (path, path / "model"):
+        if (folder / MODEL_JSON).is_file():
+            return folder
+    if (path / "receipt.json").is_file():
+        raise ModelError(f"{path} holds no finished model: finish it with `anomaly fit … -o {path} --resume`.")
+    raise ModelError(f"{path} holds no model (no {MODEL_JSON}): give --model a folder written by `anomaly fit`.")
+
+
+def load_model(path: str | Path, *, device: str = "auto") -> Model:
+    """Load a model, checking its schema and the sha256 of its files. Nothing is unpickled or downloaded.
+
+    Args:
+        path: A run folder (`runs/a`) or its `model` folder.
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        ModelError: A file is missing, damaged, or of a newer schema.
+    """
+    folder = find_model(Path(path))
+    facts = read_facts(folder)
+    for name, expected in facts.sha256.items():
+        file = folder / name
+        if not file.is_file():
+            raise ModelError(f"{file} is missing: copy the whole model folder again, or fit again.")
+        if sha256_of(file) != expected:
+            raise ModelError(f"{file} is damaged (its sha256 is not the recorded one): copy it again, or fit again.")
+    try:
+        detector: Detector = detector_class(facts.method).load(folder, device=device)
+    except UsageError as error:
+        raise ModelError(f"{folder}: {error}") from error
+    return Model(facts, Preparation(facts.prepare, facts.size), detector, load_calibration(folder))
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Read and check model.json.
+
+    Raises:
+        ModelError: Missing, not JSON, of a newer schema, or with settings this version does not know.
+    """
+    try:
+        data = read_json(folder / MODEL_JSON)
+        version = int(data["schema_version"])
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / MODEL_JSON} is not a model description: {error}") from error
+    if version > SCHEMA_VERSION:
+        raise ModelError(
+            f"{folder} was written by a newer anomaly (schema {version}, this one reads {SCHEMA_VERSION}): "
+            "upgrade with `pip install --upgrade anomaly-cxr`."
+        )
+    try:
+        return validate(ModelFacts, data, str(folder / MODEL_JSON))
+    except UsageError as error:
+        raise ModelError(str(error)) from error
+
+
+def _card(facts: ModelFacts) -> str:
+    counts = "\n".join(f"* {key}: {value}" for key, value in facts.data.items())
+    return f"""# Anomaly model: {facts.method}
+
+{INTENDED_USE}
+
+Fitted on normal scans only, with anomaly {facts.anomaly_version}. A score ranks scans by how unusual they look beside
+those normals; a p-value says what share of the held-out normals score as high. On scans from another site, scanner or
+age group both shift: recalibrate with `anomaly calibrate`.
+
+{counts}
+
+Settings are in model.json; nothing here is a pickle.
+"""

@@ -1,0 +1,60 @@
+"""`anomaly models`: the recipes, and what each reached on the development data in the committed benchmarks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from anomaly.config import parse_recipe, recipe_names, recipe_text, recipes_folder
+
+FIGURES = "dev_auroc.json"
+"""recipe -> {data, auroc, low, high, normal, abnormal}; written from the benchmark results by benchmarks/figures.py."""
+
+
+def dev_figures() -> dict[str, dict[str, Any]]:
+    """Return the committed development AUROC of each recipe that has one."""
+    path = recipes_folder() / FIGURES
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Return every recipe: name, method, size, what its file says it is, and its figure; strongest first."""
+    figures = dev_figures()
+    listed = []
+    for name in recipe_names():
+        text = recipe_text(name)
+        recipe = parse_recipe(text, name)
+        purpose = text.splitlines()[0].lstrip("# ").partition("— ")[2]
+        listed.append(
+            {"name": name, "method": recipe.method, "size": recipe.size, "purpose": purpose, "dev": figures.get(name)}
+        )
+    return sorted(listed, key=lambda model: (-(model["dev"] or {"auroc": 0.0})["auroc"], model["name"]))
+
+
+def render_models(listed: list[dict[str, Any]]) -> str:
+    """Return the list as text, one recipe a paragraph."""
+    parts = []
+    for place, model in enumerate(listed):
+        mark = "  (strongest)" if place == 0 and model["dev"] else ""
+        parts.append(f"{model['name']}{mark}\n    {model['purpose']}\n    {_figure(model['dev'])}")
+    return "\n".join(parts)
+
+
+def strongest_line(name: str) -> str:
+    """Return what `fit` says first: the chosen recipe's figure and which recipe is the strongest."""
+    listed = list_models()
+    chosen = next((model for model in listed if model["name"] == name), None)
+    best = listed[0]
+    text = f"{name}: {_figure(chosen['dev'] if chosen else None)}"
+    if best["dev"] and best["name"] != name:
+        text += f"; the strongest recipe so far is {best['name']} ({best['dev']['auroc']:.3f})"
+    return text
+
+
+def _figure(dev: dict[str, Any] | None) -> str:
+    if dev is None:
+        return "no committed figure"
+    return (
+        f"AUROC {dev['auroc']:.3f} [{dev['low']:.3f}, {dev['high']:.3f}] on {dev['data']} "
+        f"({dev['normal']} normal, {dev['abnormal']} abnormal)"
+    )

@@ -1,0 +1,145 @@
+"""What a picture of a scored scan is drawn from: a small copy of the film, its prepared form, its twin and its map."""
+
+from __future__ import annotations
+
+import heapq
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anomaly.errors import DataError, UsageError
+from anomaly.prepare.geometry import on_shape, to_film
+from anomaly.records import DetectorOutput, Float32, Geometry, Prepared, Scan, UInt8
+from anomaly.runs import writing
+
+FILM_SIDE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """What to draw.
+
+    `film` uint8 (h, w) or (h, w, 3), longer side <= 512; `prepared` and `twin` uint8 (S, S[, 3]), twin None where the
+    method has none; `heatmap` float32 (S, S) >= 0; `geometry` leads from the square to `film`'s pixels.
+    """
+
+    film: UInt8
+    prepared: UInt8
+    twin: UInt8 | None
+    heatmap: Float32
+    geometry: Geometry
+
+    def heat_on_film(self) -> Float32:
+        """Return the map on the film's grid, float32 (h, w) >= 0."""
+        return to_film(self.heatmap, self.geometry)
+
+
+def make_panel(scan: Scan, prepared: Prepared, output: DetectorOutput, index: int) -> Panel:
+    """Build the panel of image `index` of a detector's output."""
+    import cv2
+
+    height, width = scan.pixels.shape[:2]
+    scale = min(1.0, FILM_SIDE / max(height, width))
+    shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+    film = cv2.resize(scan.pixels, shape[::-1], interpolation=cv2.INTER_AREA) if scale < 1 else scan.pixels
+    if output.heatmaps is None:
+        raise ValueError("a panel needs a map")
+    return Panel(
+        np.clip(np.rint(film * 255.0), 0, 255).astype(np.uint8),
+        _picture(prepared.image),
+        None if output.twin is None else _picture(output.twin[index]),
+        output.heatmaps[index],
+        on_shape(prepared.geometry, shape),
+    )
+
+
+def _picture(image: Float32) -> UInt8:
+    values = np.clip(np.rint((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
+    return values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0))
+
+
+def save_panel(path: Path, panel: Panel) -> None:
+    """Write a panel as .npz, whole or not at all; the map is kept as float16."""
+    arrays = {
+        "film": panel.film,
+        "prepared": panel.prepared,
+        "heatmap": np.minimum(panel.heatmap, np.finfo(np.float16).max).astype(np.float16),
+        "matrix": panel.geometry.matrix,
+        "size": np.int64(panel.geometry.size),
+    }
+    if panel.twin is not None:
+        arrays["twin"] = panel.twin
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+    with writing(path) as file:
+        file.write(packed.getvalue())
+
+
+def load_panel(path: Path) -> Panel:
+    """Read a panel.
+
+    Raises:
+        DataError: Missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            film = kept["film"]
+            geometry = Geometry(kept["matrix"], film.shape[:2], int(kept["size"]))
+            twin = kept["twin"] if "twin" in kept else None
+            return Panel(film, kept["prepared"], twin, kept["heatmap"].astype(np.float32), geometry)
+    except Exception as error:  # a damaged zip raises half a dozen kinds
+        raise DataError(f"Cannot read the panel {path}: {error}. Score again with --overwrite.") from error
+
+
+class PanelShelf:
+    """Keeps panels on disk: of all scans, of none, or of the `limit` highest scores met so far.
+
+    Args:
+        folder: `out/panels`.
+        limit: How many; None for all.
+    """
+
+    def __init__(self, folder: Path, limit: int | None) -> None:
+        self.folder = folder
+        self.limit = limit
+        self._kept: list[tuple[float, str]] = []
+
+    def already_kept(self, score: float, scan_id: str) -> None:
+        """Take note of a panel an earlier, interrupted run left on disk."""
+        if self.path(scan_id).is_file():
+            heapq.heappush(self._kept, (score, scan_id))
+
+    def wants(self, score: float) -> bool:
+        """Return whether a scan of this score would be kept."""
+        if self.limit is None or len(self._kept) < self.limit:
+            return True
+        return self.limit > 0 and score > self._kept[0][0]
+
+    def put(self, score: float, scan_id: str, panel: Panel) -> None:
+        """Write the panel, and drop the one that no longer belongs to the highest."""
+        save_panel(self.path(scan_id), panel)
+        heapq.heappush(self._kept, (score, scan_id))
+        if self.limit is not None and len(self._kept) > self.limit:
+            self.path(heapq.heappop(self._kept)[1]).unlink(missing_ok=True)
+
+    def path(self, scan_id: str) -> Path:
+        """Return where the panel of a scan is, or would be."""
+        return self.folder / f"{scan_id}.npz"
+
+
+def parse_limit(text: str) -> int | None:
+    """Read `--panels top:200|all|none` as a number, or None for all.
+
+    Raises:
+        UsageError: Anything else.
+    """
+    if text == "all":
+        return None
+    if text == "none":
+        return 0
+    kind, _, number = text.partition(":")
+    if kind == "top" and number.isdigit():
+        return int(number)
+    raise UsageError(f"--panels takes top:N, all or none, not {text!r}.")

@@ -1,0 +1,75 @@
+"""`anomaly calibrate`: the same weights for another site, with that site's normals behind the p-values and scales."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from anomaly.calibrate import calibrate
+from anomaly.detectors.base import WEIGHTS
+from anomaly.errors import DataError
+from anomaly.runs import claim_folder, receipt, sha256_of
+from anomaly.scans.walk import list_scans
+from anomaly.workflows.fit import FEWEST_NORMALS, FitSummary, score_in_chunks, select_normals
+from anomaly.workflows.model import MODEL_JSON, describe_model, find_model, load_model
+from anomaly.workflows.prepare_scans import prepare_scans
+from anomaly.workflows.progress import Ticker, silent
+
+
+def recalibrate(
+    model_path: Path,
+    normals: Path,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    device: str = "auto",
+    workers: int = 2,
+    on_progress: Ticker = silent,
+) -> FitSummary:
+    """Write a new run folder with the model's weights and a calibration from another site's normals.
+
+    Args:
+        model_path: A run or model folder; left untouched.
+        normals: That site's normals, none of which the model was trained on. With labels, only those labelled
+            normal are used; without, the folder is taken at the user's word.
+        output: The new run folder; made.
+        overwrite: Replace an earlier one.
+        device: "auto", "cpu" or "cuda".
+        workers: Reading threads.
+        on_progress: Told how far along things are.
+
+    Raises:
+        DataError: Fewer than 16 readable normals.
+        ModelError: The model cannot be used.
+    """
+    folder = find_model(model_path)
+    model = load_model(folder, device=device)
+    selection = select_normals(list_scans(normals), normal_only=True)
+    claim_folder(output, command="calibrate", overwrite=overwrite)
+    parent = sha256_of(folder / MODEL_JSON)
+    with receipt(output, "calibrate", {"parent": parent, "normal": selection.basis}) as facts:
+        images, failed = [], []
+        outcomes = prepare_scans(selection.chosen, model.preparation, model.facts.read, workers=workers)
+        for done, outcome in enumerate(outcomes, start=1):
+            on_progress(done, len(selection.chosen), "reading")
+            if outcome.prepared is None:
+                failed.append(f"{outcome.file.relative}: {outcome.error}")
+            else:
+                images.append(outcome.prepared.image)
+        if len(images) < FEWEST_NORMALS:
+            raise DataError(
+                f"{normals} gives {len(images)} readable normal scans to calibrate with; at least {FEWEST_NORMALS} are "
+                "needed, and 100 for p-values down to 0.01."
+            )
+        calibration = calibrate(*score_in_chunks(model.detector, np.stack(images), on_progress, "calibrating"))
+        new = output / "model"
+        new.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / WEIGHTS, new / WEIGHTS)
+        calibration.save(new)
+        data = {**model.facts.data, "recalibrated_on": len(images), "held_out_normals": len(images)}
+        describe_model(new, model.facts.model_copy(update={"parent": parent, "data": data}))
+        facts |= {"held_out": len(images), "failed": len(failed)}
+    note = f"The smallest p-value these {len(images)} normals can give is {calibration.smallest_alpha:.3g}."
+    return FitSummary(output, 0, len(images), len(selection.left_out), tuple(failed), (note,))

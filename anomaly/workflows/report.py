@@ -1,0 +1,160 @@
+"""`anomaly report`: one self-contained HTML file a reader can open anywhere and a reviewer can check."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import anomaly
+from anomaly.calibrate import Calibration, load_calibration
+from anomaly.heatmaps import HeatScale, colour_stops
+from anomaly.records import ABNORMAL, NORMAL, UInt8
+from anomaly.runs import RECEIPT, read_json, write_text
+from anomaly.workflows.draw import draw, enlarged, panel_path
+from anomaly.workflows.evaluate import EVALUATION
+from anomaly.workflows.panels import load_panel
+from anomaly.workflows.progress import Ticker, silent
+from anomaly.workflows.results import ScoreLine, flags, read_scores
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """One scan on the page; pictures are data URIs."""
+
+    line: ScoreLine
+    flagged: bool
+    label: str
+    film: str
+    prepared: str
+    twin: str | None
+    overlay: str
+
+
+def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_progress: Ticker = silent) -> Path:
+    """Write report.html into a results folder.
+
+    Args:
+        out: A folder written by `anomaly score`.
+        alpha: Flag scans with p <= alpha; None for the run's own.
+        top: How many of the highest-scoring scans to show.
+        on_progress: Told how far along things are.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        DataError: Not a results folder.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    lines = read_scores(out)
+    receipt = read_json(out / RECEIPT)
+    alpha = float(receipt["alpha"]) if alpha is None else alpha
+    calibration = load_calibration(out)
+    scale = HeatScale.from_quantiles(calibration.pixel_quantiles)
+    scored = [line for line in lines if line.row.score is not None]
+    cards = []
+    shown = [line for line in scored if panel_path(out, line).is_file()][:top]
+    for done, line in enumerate(shown, start=1):
+        cards.append(_card(out, line, scale, alpha))
+        on_progress(done, len(shown), "report")
+    page = Environment(loader=PackageLoader("anomaly", "workflows"), autoescape=True, undefined=StrictUndefined)
+    evaluation = read_json(out / EVALUATION) if (out / EVALUATION).is_file() else None
+    text = page.get_template("report.html.j2").render(
+        version=anomaly.__version__,
+        receipt=receipt,
+        receipt_text=json.dumps(receipt, indent=2),
+        alpha=alpha,
+        smallest_alpha=calibration.smallest_alpha,
+        threshold=calibration.threshold(alpha),
+        held_out=len(calibration.scores),
+        scored=scored,
+        failed=[line for line in lines if line.row.score is None],
+        warned=[line for line in scored if line.row.warnings],
+        flagged=sum(flags(line.row.p_value or 1.0, alpha) for line in scored),
+        histogram=_histogram(scored, calibration, alpha) if scored else None,
+        cards=cards,
+        colours=colour_stops(24),
+        ticks=_ticks(scale),
+        evaluation=evaluation,
+    )
+    write_text(out / REPORT, text.encode("utf-8", errors="replace").decode("utf-8"))
+    return out / REPORT
+
+
+def _card(out: Path, line: ScoreLine, scale: HeatScale, alpha: float) -> _Card:
+    panel = enlarged(load_panel(panel_path(out, line)))
+    label = {NORMAL: "normal", ABNORMAL: "abnormal", None: "unknown"}[line.row.label]
+    return _Card(
+        line,
+        flags(line.row.p_value or 1.0, alpha),
+        label,
+        _data_uri(panel.film),
+        _data_uri(panel.prepared, lossless=True),
+        None if panel.twin is None else _data_uri(panel.twin, lossless=True),
+        _data_uri(draw(panel, scale)),
+    )
+
+
+def _data_uri(picture: UInt8, *, lossless: bool = False) -> str:
+    from PIL import Image
+
+    data = io.BytesIO()
+    if lossless:
+        Image.fromarray(picture).save(data, format="PNG")
+    else:
+        Image.fromarray(picture).save(data, format="JPEG", quality=88)
+    return f"data:image/{'png' if lossless else 'jpeg'};base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _ticks(scale: HeatScale) -> list[dict[str, Any]]:
+    span = scale.high - scale.low
+    return [{"at": 100.0 * (value - scale.low) / span, "label": label} for value, label in scale.ticks]
+
+
+def _histogram(scored: list[ScoreLine], calibration: Calibration, alpha: float) -> str:
+    """Return an inline SVG: scores of the scans (by label where known) against the held-out normals."""
+    from matplotlib.figure import Figure
+
+    groups: list[tuple[str, str, Any]] = [("held-out normals", "#8a8f98", calibration.scores)]
+    for label, name, colour in ((NORMAL, "labelled normal", "#2f7fb8"), (ABNORMAL, "labelled abnormal", "#c8452d")):
+        groups.append((name, colour, np.array([line.row.score for line in scored if line.row.label == label])))
+    groups.append(("label unknown", "#6b4ea0", np.array([line.row.score for line in scored if line.row.label is None])))
+    groups = [group for group in groups if len(group[2])]
+    values = np.concatenate([group[2] for group in groups]).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    edges = np.linspace(low, high if high > low else low + 1.0, 41)
+    figure = Figure(figsize=(8.6, 3.1), layout="constrained")
+    axes = figure.add_subplot()
+    for name, colour, members in groups:
+        weights = np.full(len(members), 100.0 / len(members))
+        filled = name == "held-out normals"
+        axes.hist(
+            members,
+            bins=edges.tolist(),
+            weights=weights,
+            histtype="stepfilled" if filled else "step",
+            color=colour,
+            alpha=0.45 if filled else 1.0,
+            linewidth=1.8,
+            label=f"{name} (n = {len(members)})",
+        )
+    threshold = calibration.threshold(alpha)
+    if np.isfinite(threshold):
+        axes.axvline(threshold, color="#222", linestyle="--", linewidth=1.2, label=f"flagged above (alpha = {alpha:g})")
+    axes.set_xlabel("score (higher is more abnormal)")
+    axes.set_ylabel("share of the group, in 100")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,230 @@
+"""`anomaly score`: a model and a folder of scans in, a ranked table and pictures out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomaly.errors import DataError, UsageError
+from anomaly.evaluate.baselines import trivial_statistics
+from anomaly.records import ResultRow, ScanFile
+from anomaly.runs import claim_folder, read_json, receipt, sha256_of
+from anomaly.scans.patients import hash_patient
+from anomaly.scans.walk import list_scans
+from anomaly.workflows.draw import draw_heatmaps
+from anomaly.workflows.journal import Journal
+from anomaly.workflows.model import MODEL_JSON, Model, find_model, load_model
+from anomaly.workflows.panels import Panel, PanelShelf, make_panel
+from anomaly.workflows.prepare_scans import Outcome, prepare_scans
+from anomaly.workflows.progress import Ticker, silent
+from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One scan's row, with what its picture and its baselines need; both None when it failed."""
+
+    row: ResultRow
+    panel: Panel | None = None
+    trivial: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSummary:
+    """What a scoring run did."""
+
+    out: Path
+    scored: int
+    failed: int
+    flagged: int
+    alpha: float
+    images_per_second: float
+    notes: tuple[str, ...]
+
+
+def score_paths(model: Model, paths: Iterable[str | Path], *, workers: int = 2) -> Iterator[ResultRow]:
+    """Score files, folders or manifests with a loaded model, one row a file, in the order found.
+
+    A file that cannot be read is one row with status "failed" and its reason, never a stop.
+
+    Raises:
+        DataError: A path that does not exist, or a folder without images.
+    """
+    for path in paths:
+        for scored in score_files(model, list_scans(Path(path)).files, workers=workers):
+            yield scored.row
+
+
+def score_files(model: Model, files: Sequence[ScanFile], *, workers: int = 2) -> Iterator[Scored]:
+    """Score files in order, a chunk of the model's fixed size at a time; each answer is the file's own."""
+    waiting: list[Outcome] = []
+    ready = 0
+    for outcome in prepare_scans(files, model.preparation, model.facts.read, workers=workers):
+        waiting.append(outcome)
+        ready += outcome.prepared is not None
+        if ready == model.detector.config.score_batch:
+            yield from _score_chunk(model, waiting)
+            waiting, ready = [], 0
+    yield from _score_chunk(model, waiting)
+
+
+def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
+    images = [outcome.prepared.image for outcome in outcomes if outcome.prepared is not None]
+    output = model.detector.score(np.stack(images)) if images else None
+    index = 0
+    for outcome in outcomes:
+        file = outcome.file
+        row = ResultRow(file.scan_id, file.relative, FAILED, file.patient, file.label, file.class_name)
+        if outcome.scan is None or outcome.prepared is None or output is None:
+            yield Scored(replace(row, error=outcome.error))
+            continue
+        score = float(output.scores[index])
+        row = replace(
+            row,
+            status=SCORED,
+            patient=file.patient or outcome.scan.patient,
+            score=score,
+            p_value=model.calibration.p_value(score),
+            warnings=outcome.prepared.warnings,
+            terms={name: float(values[index]) for name, values in output.terms.items()},
+        )
+        trivial = trivial_statistics(outcome.scan.pixels, file.path.stat().st_size)
+        yield Scored(row, make_panel(outcome.scan, outcome.prepared, output, index), trivial)
+        index += 1
+
+
+def score(
+    scans: Path,
+    model_path: Path,
+    output: Path,
+    *,
+    alpha: float | None = None,
+    panels: int | None = 200,
+    hash_paths: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    workers: int = 2,
+    on_progress: Ticker = silent,
+) -> ScoreSummary:
+    """Score a folder and write scores.csv, heatmaps, panels, journal and receipt.
+
+    Args:
+        scans: A file, folder or manifest CSV.
+        model_path: A run or model folder.
+        output: The results folder; made.
+        alpha: Flag scans with p <= alpha; None for the model's default.
+        panels: Keep the material of this many highest-scoring pictures; None for all.
+        hash_paths: Write no file name anywhere, only salted hashes.
+        resume: Skip what the journal of an interrupted run already holds.
+        overwrite: Replace earlier results.
+        device: "auto", "cpu" or "cuda".
+        workers: Reading threads.
+        on_progress: Told how far along things are.
+
+    Raises:
+        DataError: No images, or none that could be read (the table is still written).
+        ModelError: The model cannot be used.
+        UsageError: The output folder is taken, or resumes another model's run.
+    """
+    listing = list_scans(scans)
+    folder = find_model(model_path)
+    model = load_model(folder, device=device)
+    alpha = model.facts.alpha if alpha is None else alpha
+    model_hash = sha256_of(folder / MODEL_JSON)
+    if resume:
+        _same_model(output, model_hash)
+    claim_folder(output, command="score", resume=resume, overwrite=overwrite)
+    files = [_disguise(file) for file in listing.files] if hash_paths else list(listing.files)
+    facts: dict[str, Any] = {
+        "model_sha256": model_hash,
+        "method": model.facts.method,
+        "alpha": alpha,
+        "files": len(files),
+    }
+    facts |= {"device": device, "hashed_paths": hash_paths, "not_images": listing.others, "notes": list(listing.notes)}
+    with receipt(output, "score", facts):
+        model.calibration.save(output)
+        journal = Journal(output)
+        shelf = PanelShelf(output / "panels", panels)
+        for entry in journal.entries.values():
+            if entry["score"] is not None:
+                shelf.already_kept(entry["score"], entry["scan_id"])
+        todo = [file for file in files if file.scan_id not in journal.entries]
+        started = time.monotonic()
+        try:
+            _run(model, todo, journal, shelf, len(files), workers, on_progress)
+            took = time.monotonic() - started
+        finally:  # what was finished is usable, whatever stopped the rest
+            rows = [_row(journal.entries[file.scan_id]) for file in files if file.scan_id in journal.entries]
+            write_scores(output, rows, alpha=alpha)
+        draw_heatmaps(output, on_progress=on_progress)
+        write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
+        scored = sum(row.score is not None for row in rows)
+        flagged = sum(row.p_value is not None and flags(row.p_value, alpha) for row in rows)
+        counts = {"scored": scored, "failed": len(rows) - scored, "flagged": flagged}
+        facts |= counts
+    if not scored:
+        raise DataError(
+            f"None of the {len(rows)} files in {scans} could be read; {output / 'scores.csv'} says why for each."
+        )
+    notes = [*listing.notes]
+    if alpha < model.calibration.smallest_alpha:
+        notes.append(
+            f"The model's {len(model.calibration.scores)} held-out normals cannot give a p-value below "
+            f"{model.calibration.smallest_alpha:.3g}, so nothing is flagged at alpha {alpha:g}: raise --alpha, or "
+            "recalibrate with more normals."
+        )
+    return ScoreSummary(
+        output, **counts, alpha=alpha, images_per_second=len(todo) / max(took, 1e-9), notes=tuple(notes)
+    )
+
+
+def _run(
+    model: Model,
+    todo: Sequence[ScanFile],
+    journal: Journal,
+    shelf: PanelShelf,
+    total: int,
+    workers: int,
+    on_progress: Ticker,
+) -> None:
+    """Score what is left to do, each panel on disk before the journal line that says it is done."""
+    pending: list[dict[str, Any]] = []
+    last = time.monotonic()
+    for scored in score_files(model, todo, workers=workers):
+        row = scored.row
+        if scored.panel is not None and row.score is not None and shelf.wants(row.score):
+            shelf.put(row.score, row.scan_id, scored.panel)
+        now = time.monotonic()
+        pending.append({**asdict(row), "trivial": scored.trivial, "seconds": round(now - last, 4)})
+        last = now
+        if len(pending) >= model.detector.config.score_batch:
+            journal.append(pending)
+            pending = []
+        on_progress(len(journal.entries) + len(pending), total, "scoring")
+    journal.append(pending)
+
+
+def _row(entry: dict[str, Any]) -> ResultRow:
+    fields = {k: v for k, v in entry.items() if k not in ("trivial", "seconds")}
+    return ResultRow(**{**fields, "warnings": tuple(fields["warnings"])})
+
+
+def _same_model(output: Path, model_hash: str) -> None:
+    receipt = output / "receipt.json"
+    if receipt.is_file() and read_json(receipt).get("model_sha256") != model_hash:
+        raise UsageError(
+            f"--resume: {output} was scored with another model; use that model, or choose another --output."
+        )
+
+
+def _disguise(file: ScanFile) -> ScanFile:
+    """Return the file under a salted hash of its name, in id and path alike."""
+    name = hash_patient(f"path:{file.relative}")
+    return replace(file, scan_id=f"scan-{name}", relative=f"hashed/{name}")
