@@ -114,7 +114,9 @@ class ImageSource(Protocol):
     """
 
     @property
-    def groups(self) -> Int64: ...
+    def groups(self) -> Int64:
+        """Patient groups, int64 (N,)."""
+        ...
 
     def __len__(self) -> int: ...
 

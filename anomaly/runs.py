@@ -135,11 +135,10 @@ def claim_folder(folder: Path, *, command: str, resume: bool = False, overwrite:
     if folder.is_dir() and any(folder.iterdir()):
         if not (resume or overwrite):
             raise UsageError(
-                f"{folder} is not empty: choose another --output, or add --resume to go on or --overwrite to replace it."
+                f"{folder} is not empty: choose another --output, or add --resume to go on with it or --overwrite to "
+                "replace it."
             )
-        receipt = folder / RECEIPT
-        owner = json.loads(receipt.read_text(encoding="utf-8")).get("command") if receipt.is_file() else None
-        if owner != command:
+        if _owner(folder) != command:
             raise UsageError(
                 f"{folder} was not written by `anomaly {command}`, so it is left alone: choose another --output."
             )
@@ -149,6 +148,14 @@ def claim_folder(folder: Path, *, command: str, resume: bool = False, overwrite:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the folder {folder}: {error.strerror}. Choose another --output.") from error
+
+
+def _owner(folder: Path) -> str | None:
+    """Return the command that wrote a folder, or None when it has no receipt of ours."""
+    try:
+        return str(read_json(folder / RECEIPT)["command"])
+    except (DataError, KeyError, TypeError):
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -98,9 +98,9 @@ def test_contour_draws_lines_and_leaves_the_inside() -> None:
     changed = (picture != grey[:, :, None]).any(axis=2)
     assert changed.any()
     assert not changed[40, 30]  # the hottest place itself
-    y, x = np.nonzero(changed)
+    y, x = np.nonzero(changed)  # a line of about 7 pixels, ragged as the pixels it follows
     radius = np.sqrt(200 * np.log(5.0 / SCALE.outline))  # where the blob falls to the outline's level
-    assert np.abs(np.hypot(y - 40, x - 30) - radius).max() < 3.5
+    assert np.abs(np.hypot(y - 40, x - 30) - radius).max() < 5
     assert (overlay(grey, np.full((400, 400), 2.0, np.float32), SCALE, contour=True) == grey[:, :, None]).all()
 
 

@@ -1,6 +1,13 @@
 """Intervals: the patient-clustered bootstrap for metrics, Wilson and Clopper-Pearson for proportions.
 
-How patients are drawn: `resample.py`.
+How patients are drawn: `resample.py`. The percentiles read off are a little further out than the level asks, as a
+resample of m patients spreads less than m new ones would: the expanded percentile interval of Hesterberg, "What
+Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), section 5.3, with m the fewer of
+the two classes' patients.
+
+Coverage of 95 % intervals for the AUROC of normal scores, 500 simulated sets: 35 normal and 25 abnormal
+patients 0.944 (AUROC 0.76) and 0.904 (AUROC 0.93: a short interval close to 1 is still a little too short);
+200 and 100 patients 0.944.
 """
 
 from __future__ import annotations
@@ -67,10 +74,8 @@ def bootstrap(
         UsageError: `n` or `level` out of range.
     """
     values = replicates([statistic], labels, scores, groups, n=n, seed=seed)[:, 0]
-    if np.asarray(scores).ndim == 1:
-        truth = np.asarray(labels).astype(np.int64)
-        return proportion(values, fewest_patients(truth, group_numbers(groups, len(truth))), level)
-    return percentile(values, level)
+    fewest = _fewest(labels, groups)
+    return proportion(values, fewest, level) if np.asarray(scores).ndim == 1 else percentile(values, fewest, level)
 
 
 def paired_difference(
@@ -85,8 +90,8 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two scores of the same films: AUROC(a) - AUROC(b), both taken on each resample.
 
-    The p-value inverts the percentile interval: twice the smaller share of replicates at or beyond zero, counting
-    the data as one more replicate, so it is never below 2 / (n + 1).
+    The p-value inverts the interval: it comes from the smaller share of replicates at or beyond zero, counting the
+    data as one more replicate, so with many patients it is twice that share and never below 2 / (n + 1).
 
     Args:
         labels: (N,), 0 or 1.
@@ -101,14 +106,20 @@ def paired_difference(
         DataError: as `replicates`.
         UsageError: `n` or `level` out of range.
     """
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
     first, second = np.asarray(scores_a), np.asarray(scores_b)
     if first.ndim != 1 or first.shape != second.shape:
         raise DataError(f"scores {first.shape} and {second.shape} must both be (N,), one a film")
     both = np.column_stack([first, second])
     values = replicates([_auroc_difference], labels, both, groups, n=n, seed=seed)[:, 0]
+    fewest = _fewest(labels, groups)
     tails = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
-    p_value = min(1.0, 2.0 * (1 + tails) / (n + 1))
-    return PairedDifference(auroc(labels, first) - auroc(labels, second), percentile(values, level), p_value)
+    share = min(0.5, (1 + tails) / (n + 1))
+    p_value = 2.0 * float(student.cdf(norm.ppf(share) / math.sqrt(fewest / (fewest - 1)), fewest - 1))
+    interval = percentile(values, fewest, level)
+    return PairedDifference(auroc(labels, first) - auroc(labels, second), interval, p_value)
 
 
 def mean_interval(
@@ -130,16 +141,26 @@ def mean_interval(
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not np.isfinite(numbers).all():
         raise DataError(f"values {numbers.shape} must be (N,) and finite")
-    return percentile(mean_replicates(numbers, groups, n=n, seed=seed), level)
+    means = mean_replicates(numbers, groups, n=n, seed=seed)
+    return percentile(means, len(np.unique(group_numbers(groups, len(numbers)))), level)
 
 
-def percentile(values: Float64, level: float = 0.95) -> Interval:
-    """Return the central `level` of the replicates `values`, float64 (n,).
+def percentile(values: Float64, patients: int, level: float = 0.95) -> Interval:
+    """Expanded percentile interval of replicates.
+
+    Args:
+        values: float64 (n,), replicates.
+        patients: the fewer of the two classes' patients, m >= 2.
+        level: in (0, 1).
 
     Raises:
         UsageError: `level` out of range.
     """
-    tail = _tail(level)
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
+    # Hesterberg 2015, section 5.3: alpha' / 2 = Phi(-sqrt(m / (m - 1)) t_{alpha / 2, m - 1})
+    tail = float(norm.cdf(math.sqrt(patients / (patients - 1)) * student.ppf(_tail(level), patients - 1)))
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return Interval(float(low), float(high), level, len(values))
 
@@ -155,7 +176,7 @@ def proportion(values: Float64, patients: int, level: float = 0.95) -> Interval:
     Raises:
         UsageError: `level` out of range.
     """
-    interval = percentile(values, level)
+    interval = percentile(values, patients, level)
     edge = values[0]
     if edge not in (0.0, 1.0) or np.any(values != edge):
         return interval
@@ -193,6 +214,11 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
     high = 1.0 if k == n else float(beta.ppf(1.0 - tail, k + 1, n - k))
     return Interval(low, high, level, 0)
+
+
+def _fewest(labels: ArrayLike, groups: ArrayLike) -> int:
+    truth = np.asarray(labels).astype(np.int64)
+    return fewest_patients(truth, group_numbers(groups, len(truth)))
 
 
 def _auroc_difference(first: Tally, second: Tally) -> float:

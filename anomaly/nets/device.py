@@ -49,7 +49,7 @@ def open_fabric(device: str, precision: str) -> Fabric:
 
     where = resolve_device(device)
     bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(where))
-    with _quiet("lightning.fabric"):
+    with _quiet("lightning.pytorch.utilities.rank_zero"):  # Fabric speaks through it
         return Fabric(accelerator=where, devices=1, precision="bf16-mixed" if bf16 else "32-true")
 
 

@@ -1,1 +1,1 @@
-"""Scan -> Prepared: every scan of a model goes through the same frozen preparation, and every map finds its way back."""
+"""Scan -> Prepared: one frozen preparation for every scan of a model, and the way back for every map."""

@@ -40,10 +40,8 @@ class Preparation:
             eight_bit = np.clip(np.rint(small * 255.0), 0, 255).astype(np.uint8)
             pixels = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles).astype(np.float32) / 255.0
         square = np.clip(resize(pixels, self.size), 0.0, 1.0)
-        if square.ndim == 2:
-            channels = np.repeat(square[None], config.channels, axis=0)
-        else:
-            channels = square.transpose(2, 0, 1)
+        grey = square.ndim == 2
+        channels = np.repeat(square[None], config.channels, axis=0) if grey else square.transpose(2, 0, 1)
         image = np.ascontiguousarray(channels * 2.0 - 1.0, dtype=np.float32)
         return Prepared(image, resize_geometry((height, width), self.size), scan.warnings)
 

@@ -81,9 +81,12 @@ def read_dicom(data: bytes, *, max_megapixels: float = 100.0) -> Picture:
     with warnings.catch_warnings():  # pydicom warns of every oddity in a header; what matters is said below
         warnings.simplefilter("ignore")
         try:
-            dataset = _parse(data)
-            _refuse_what_is_no_single_image(dataset)
-            check_size(_integer(dataset, "Columns"), _integer(dataset, "Rows"), max_megapixels)
+            header = _parse(data, header_only=True)
+            _refuse_what_is_no_single_image(header)
+            check_size(_integer(header, "Columns"), _integer(header, "Rows"), max_megapixels)
+            dataset = _parse(data, header_only=False)
+            if not dataset.get("PixelData"):  # of a file that ends in mid-pixels pydicom keeps nothing
+                raise ScanError(_TRUNCATED.format(why="its PixelData is missing or cut off"))
             return _to_picture(dataset, _decode(dataset))
         except (DataError, MemoryError):
             raise
@@ -91,14 +94,14 @@ def read_dicom(data: bytes, *, max_megapixels: float = 100.0) -> Picture:
             raise ScanError(_TRUNCATED.format(why=f"its header cannot be read: {type(error).__name__}")) from error
 
 
-def _parse(data: bytes) -> Dataset:
-    """Parse the header, giving a file that lost its preamble or its group 0002 one to begin with."""
+def _parse(data: bytes, *, header_only: bool) -> Dataset:
+    """Parse a file, giving one that lost its preamble or its group 0002 what it lacks; never by force."""
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if data[128:132] != b"DICM" and is_bare_dicom(data[:12]):
         data = b"".join((bytes(128), b"DICM", data))
-    dataset = dcmread(BytesIO(data))
+    dataset = dcmread(BytesIO(data), stop_before_pixels=header_only)
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         plain = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -110,12 +113,9 @@ def _refuse_what_is_no_single_image(dataset: Dataset) -> None:
     if _DICOMDIR in (dataset.file_meta.get("MediaStorageSOPClassUID"), dataset.get("SOPClassUID")):
         raise ScanError("is a DICOMDIR, an index of other files; give the folder that holds the images")
     modality = str(dataset.get("Modality") or "")
-    has_shape = dataset.get("Rows") is not None and dataset.get("Columns") is not None
-    if modality in _NO_IMAGES or not (has_shape or "PixelData" in dataset):
+    if modality in _NO_IMAGES or dataset.get("Rows") is None or dataset.get("Columns") is None:
         kind = f" ({modality})" if modality in _NO_IMAGES else ""
         raise ScanError(f"is a DICOM object that holds no radiograph{kind}; remove it or give the image itself")
-    if "PixelData" not in dataset or not dataset.PixelData:
-        raise ScanError(_TRUNCATED.format(why="its PixelData is missing or cut off"))
     frames = str(dataset.get("NumberOfFrames") or 1)
     if frames != "1":
         count = frames if frames.isdigit() else "an unreadable number of"

@@ -149,8 +149,11 @@ def _exif_orientation(image: ImageFile) -> int:
     from PIL import Image
 
     exif = Image.Exif()
-    exif.load(image.info.get("exif", b""))
-    orientation = exif.get(0x0112, 1)
+    try:
+        exif.load(image.info.get("exif", b""))
+        orientation = exif.get(0x0112, 1)
+    except Exception:  # third-party code facing hostile bytes; damaged EXIF does not damage the film
+        return 1
     return orientation if isinstance(orientation, int) else 1
 
 

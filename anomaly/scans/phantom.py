@@ -87,7 +87,7 @@ def make_phantom(index: int, *, seed: int = 0, abnormal: bool = False, lesion: s
     grid, shape = _frame(body, of_film)
     chest = build_chest(body, grid, of_tissue)
     move = _placement(grid, shape, of_film)
-    path = MU_SOFT * chest.soft + MU_BONE * chest.bone
+    path: Float32 = (MU_SOFT * chest.soft + MU_BONE * chest.bone).astype(np.float32)
     lung_level, centre_level = _levels(path, chest.lung, body, grid)
     technique = _draw_technique(lung_level, centre_level, of_film)
     lungs = move(chest.lung.astype(np.float32)) > 0.5
@@ -203,8 +203,8 @@ def _placement(grid: Grid, shape: tuple[int, int], rng: np.random.Generator) -> 
     at_column, at_row = columns.astype(np.float32), rows.astype(np.float32)
 
     def move(image: Float32) -> Float32:
-        moved: Float32 = cv2.remap(image, at_column, at_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return moved
+        moved = cv2.remap(image, at_column, at_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(moved, np.float32)
 
     return move
 

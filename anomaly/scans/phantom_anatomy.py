@@ -102,7 +102,7 @@ def _trunk(body: Body, grid: Grid, rng: np.random.Generator) -> Float32:
     else:
         for side in (RIGHT, LEFT):  # the lower edge of the pectoral muscle
             whole = whole + 13 * oval(grid, side * 0.66 * body.half_width, 0.28 * body.lung_height, 66, 70, -0.5 * side)
-    return whole.astype(np.float32)
+    return np.asarray(whole, np.float32)
 
 
 def _lungs(body: Body, grid: Grid) -> tuple[Float32, Float32, Float32]:

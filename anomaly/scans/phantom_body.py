@@ -7,10 +7,14 @@ apices, z from back to front.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.records import Float32
+
+Real = NDArray[np.floating[Any]]
 
 RIGHT, LEFT = -1.0, 1.0
 """The patient's sides, as the sign of x on the film."""
@@ -94,8 +98,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], scale: float)
 
     rows, columns = (max(4, int(np.ceil(n / scale)) + 3) for n in shape)
     coarse = rng.standard_normal((rows, columns), dtype=np.float32)
-    field: Float32 = cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
-    return field
+    return np.asarray(cv2.resize(coarse, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def soften(image: Float32, sigma: float) -> Float32:
@@ -104,13 +107,12 @@ def soften(image: Float32, sigma: float) -> Float32:
 
     step = int(sigma / 3)
     if step < 2:
-        blurred: Float32 = cv2.GaussianBlur(image, (0, 0), max(sigma, 0.15), borderType=cv2.BORDER_REPLICATE)
-        return blurred
+        blurred = cv2.GaussianBlur(image, (0, 0), max(sigma, 0.15), borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(blurred, np.float32)
     h, w = image.shape
     small = cv2.resize(image, (max(1, w // step), max(1, h // step)), interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), sigma / step, borderType=cv2.BORDER_REPLICATE)
-    large: Float32 = cv2.resize(small, (w, h), interpolation=cv2.INTER_CUBIC)
-    return large
+    return np.asarray(cv2.resize(small, (w, h), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def chest_half_width(body: Body, y: Float32) -> Float32:
@@ -118,7 +120,7 @@ def chest_half_width(body: Body, y: Float32) -> Float32:
     u = np.clip((y + 2) / (0.78 * body.lung_height), 0, 1)
     width = body.half_width * (1 - (1 - u) ** body.bell) ** 0.53
     flare = 1 + 0.03 * np.clip((y - 0.75 * body.lung_height) / body.lung_height, 0, 1)
-    return (width * flare).astype(np.float32)
+    return np.asarray(width * flare, np.float32)
 
 
 def dome_height(body: Body, side: float, x: Float32) -> Float32:
@@ -128,24 +130,24 @@ def dome_height(body: Body, side: float, x: Float32) -> Float32:
     lateral = np.clip((out - centre) / (body.half_width - centre), 0, 1.2)
     medial = np.clip((centre - out) / centre, 0, 1.5)
     top = body.lung_height + (body.left_dome if side == LEFT else 0.0)
-    return (top + body.dome_drop * lateral**2.1 + (12 if side == RIGHT else 7) * medial**2).astype(np.float32)
+    return np.asarray(top + body.dome_drop * lateral**2.1 + (12 if side == RIGHT else 7) * medial**2, np.float32)
 
 
-def disc(q: Float32) -> Float32:
+def disc(q: Real) -> Float32:
     """Depth of a unit ball's slice: sqrt(1 - q) where q < 1, else 0."""
-    return np.sqrt(np.maximum(1 - q, 0)).astype(np.float32)
+    return np.asarray(np.sqrt(np.maximum(1 - q, 0)), np.float32)
 
 
-def boxy(u: Float32, share: float = 1.0) -> Float32:
+def boxy(u: Real, share: float = 1.0) -> Float32:
     """`share` of u^4 and the rest of u^2, any shape: the flatter side of a superellipse (** 4 itself is slow)."""
     square = u * u
-    return (square * (share * square + (1 - share))).astype(np.float32)
+    return np.asarray(square * (share * square + (1 - share)), np.float32)
 
 
-def ramp(u: Float32) -> Float32:
+def ramp(u: Real) -> Float32:
     """Smooth step from 0 at u = 0 to 1 at u = 1, any shape."""
     v = np.clip(u, 0, 1)
-    return (v * v * (3 - 2 * v)).astype(np.float32)
+    return np.asarray(v * v * (3 - 2 * v), np.float32)
 
 
 def oval(grid: Grid, x: float, y: float, rx: float, ry: float, tilt: float = 0.0) -> Float32:
@@ -163,9 +165,9 @@ def splat(grid: Grid, x: Float32, y: Float32, mass: Float32) -> Float32:
     keep = (column >= 0) & (column < w - 1) & (row >= 0) & (row < h - 1)
     column, row, weight = column[keep], row[keep], np.ravel(mass)[keep]
     left, up = column.astype(np.int64), row.astype(np.int64)
-    fx, fy = column - left, row - up
-    at = up * w + left
-    total = np.zeros(h * w)
-    for step, share in ((0, (1 - fx) * (1 - fy)), (1, fx * (1 - fy)), (w, (1 - fx) * fy), (w + 1, fx * fy)):
-        total += np.bincount(at + step, weights=weight * share, minlength=h * w)[: h * w]
+    fx, fy = (column - left).astype(np.float32), (row - up).astype(np.float32)
+    corner = up * w + left
+    at = np.concatenate([corner, corner + 1, corner + w, corner + w + 1])
+    share = np.concatenate([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy])
+    total = np.bincount(at, weights=np.tile(weight, 4) * share, minlength=h * w)
     return (total.reshape(h, w) / grid.spacing**2).astype(np.float32)

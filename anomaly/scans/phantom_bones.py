@@ -131,7 +131,7 @@ def _spine(body: Body, grid: Grid, rng: np.random.Generator) -> Float32:
     d = x / size
 
     def bump(at: float, width: float) -> Float32:
-        return np.exp(-(((t - at) / width) ** 2)).astype(np.float32)
+        return np.asarray(np.exp(-(((t - at) / width) ** 2)), np.float32)
 
     waist = 15.5 + 2.2 * np.abs(2 * t - 1) ** 3
     solid = np.clip((0.46 - np.abs(t - 0.5)) / 0.05, 0, 1)
@@ -154,7 +154,7 @@ def _curve(points: list[tuple[float, float]], count: int = 320) -> Float64:
     levels = list(p)
     while len(levels) > 1:
         levels = [(1 - t) * a + t * b for a, b in pairwise(levels)]
-    return levels[0]
+    return np.asarray(levels[0], np.float64)
 
 
 def _shoulder_bones(body: Body, grid: Grid, rng: np.random.Generator) -> Float32:
@@ -206,8 +206,8 @@ def _shoulder_bones(body: Body, grid: Grid, rng: np.random.Generator) -> Float32
         )
         pixel = (corner - [float(grid.x[0, 0]), float(grid.y[0, 0])]) / grid.spacing
         cv2.fillPoly(plate, [np.rint(pixel * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    path = np.stack(paths)
-    path = np.concatenate([path, np.zeros((*path.shape[:2], 1))], axis=2).astype(np.float32)
+    flat = np.stack(paths)
+    path = np.concatenate([flat, np.zeros((*flat.shape[:2], 1))], axis=2).astype(np.float32)
     along = np.gradient(path, axis=1)
     tall = np.stack([-along[..., 1], along[..., 0], along[..., 2]], axis=2)
     tall /= np.linalg.norm(tall, axis=2, keepdims=True)

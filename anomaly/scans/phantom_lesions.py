@@ -10,17 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from anomaly.records import Float32
-from anomaly.scans.phantom_anatomy import (
-    LEFT,
-    RIGHT,
-    Body,
-    Chest,
-    Grid,
-    chest_half_width,
-    dome_height,
-    smooth_noise,
-    soften,
-)
+from anomaly.scans.phantom_anatomy import Chest
+from anomaly.scans.phantom_body import LEFT, RIGHT, Body, Grid, chest_half_width, dome_height, smooth_noise, soften
 
 LESIONS = ("consolidation", "nodule", "effusion")
 SHARES = (0.6, 0.2, 0.2)

@@ -1,4 +1,4 @@
-"""`anomaly demo`: the main job end to end on generated phantoms, offline: fit -> score -> heatmaps -> evaluate -> report."""
+"""`anomaly demo`: fit -> score -> heatmaps -> evaluate -> report on generated phantoms, offline."""
 
 from __future__ import annotations
 
@@ -74,5 +74,4 @@ def demo(
         say(f"anomaly evaluate {out}")
         evaluate(out)
         say(f"anomaly report {out}")
-        report = write_report(out)
-    return report
+        return write_report(out)

@@ -1,4 +1,4 @@
-"""`anomaly heatmaps`: overlays of the panels a scoring run kept, on the model's one fixed scale; nothing is rescored."""
+"""`anomaly heatmaps`: overlays of the panels a scoring run kept, on the model's one fixed scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`anomaly evaluate`: how well the scores separate what is known to be normal and abnormal, beside trivial baselines."""
+"""`anomaly evaluate`: how well the scores separate known normals from known abnormals, beside trivial baselines."""
 
 from __future__ import annotations
 

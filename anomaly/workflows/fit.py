@@ -225,8 +225,8 @@ def _read(files: Sequence[ScanFile], recipe: Recipe, workers: int, on_progress: 
 def _enough(count: int, scans: Path) -> None:
     if count < FEWEST_NORMALS:
         raise DataError(
-            f"{scans} gives {count} normal scan{'s' if count != 1 else ''} to learn from; at least {FEWEST_NORMALS} are "
-            "needed (and hundreds for a useful model). `--normal-only` declares an unlabelled folder normal."
+            f"{scans} gives {count} normal scan{'s' if count != 1 else ''} to learn from; at least {FEWEST_NORMALS} "
+            "are needed (and hundreds for a useful model). `--normal-only` declares an unlabelled folder normal."
         )
 
 

@@ -87,8 +87,7 @@ def load_panel(path: Path) -> Panel:
         with np.load(path, allow_pickle=False) as kept:
             film = kept["film"]
             geometry = Geometry(kept["matrix"], film.shape[:2], int(kept["size"]))
-            twin = kept["twin"] if "twin" in kept else None
-            return Panel(film, kept["prepared"], twin, kept["heatmap"].astype(np.float32), geometry)
+            return Panel(film, kept["prepared"], kept.get("twin"), kept["heatmap"].astype(np.float32), geometry)
     except Exception as error:  # a damaged zip raises half a dozen kinds
         raise DataError(f"Cannot read the panel {path}: {error}. Score again with --overwrite.") from error
 

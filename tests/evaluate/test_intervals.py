@@ -9,6 +9,7 @@ from anomaly.evaluate.intervals import (
     clopper_pearson,
     mean_interval,
     paired_difference,
+    percentile,
     wilson,
 )
 from anomaly.evaluate.metrics import auroc, auroc_of, average_precision_of
@@ -86,7 +87,7 @@ def test_paired_difference_sees_a_difference_that_is_there() -> None:
     result = paired_difference(labels, good, worse, groups, n=400)
     assert result.difference == pytest.approx(auroc(labels, good) - auroc(labels, worse), abs=1e-12)
     assert result.interval.low > 0
-    assert result.p_value == pytest.approx(2 / 401)
+    assert 2 / 401 <= result.p_value < 0.01
     back = paired_difference(labels, worse, good, groups, n=400)
     assert back.interval.high == pytest.approx(-result.interval.low)
     # Pairing: far narrower than two intervals side by side where the scores agree.
@@ -146,3 +147,19 @@ def test_refuses() -> None:
         paired_difference(labels, scores, scores[:-1], groups)
     with pytest.raises(DataError, match="finite"):
         mean_interval([1.0, np.nan], [0, 1])
+
+
+def test_p_value_and_interval_agree() -> None:
+    labels = np.arange(24) % 2
+    for seed in range(40):
+        both = np.random.default_rng(seed).normal(size=(24, 2)) + labels[:, None] * [1.8, 0.2]
+        result = paired_difference(labels, both[:, 0], both[:, 1], np.arange(24), n=199, seed=seed)
+        if not 0.02 < result.p_value < 0.08:  # at the edge one replicate decides
+            assert (result.p_value < 0.05) == (not result.interval.low <= 0 <= result.interval.high)
+
+
+def test_few_patients_widen_the_interval() -> None:
+    values = np.random.default_rng(0).normal(size=5000)
+    widths = [percentile(values, m).high - percentile(values, m).low for m in (3, 10, 30, 10_000)]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] == pytest.approx(2 * 1.96, rel=0.05)

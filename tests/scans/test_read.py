@@ -371,11 +371,10 @@ def test_damaged_bytes_give_a_sentence_or_a_picture(tmp_path: Path, seed: int) -
         path.write_bytes(data)
         try:
             scan = read(path)
-        except ScanError as error:
-            assert path.name in str(error)
-        else:
-            assert scan.pixels.dtype == np.float32
-            assert 0 <= scan.pixels.min() <= scan.pixels.max() <= 1
+        except ScanError:  # anything else fails the test
+            continue
+        assert scan.pixels.dtype == np.float32
+        assert 0 <= scan.pixels.min() <= scan.pixels.max() <= 1
 
 
 # ---- names, stderr, imports ------------------------------------------------------------------------------------
@@ -388,6 +387,11 @@ def test_any_name_is_read_and_named(tmp_path: Path, name: str) -> None:
     assert read(path).pixels.shape == (48, 64)
     path.write_bytes(b"")
     refused(path)
+
+
+def test_damaged_exif_does_not_damage_the_film(tmp_path: Path) -> None:
+    path = save(tmp_path / "film.jpg", Image.fromarray(GREY8), exif=b"Exif\0\0II*\0\xff\xff\xff\x7fgarbage")
+    assert read(path).pixels.shape == (48, 64)
 
 
 def test_undecodable_name(tmp_path: Path) -> None:
