@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from anomaly.errors import DataError, ScanError
 from anomaly.records import Float32, Float64
+from anomaly.scans.hush import hushed
 from anomaly.scans.luts import look_up, window
 from anomaly.scans.magic import is_bare_dicom
 from anomaly.scans.patients import hash_patient, is_identifier
@@ -78,8 +78,7 @@ def read_dicom(data: bytes, *, max_megapixels: float = 100.0) -> Picture:
         ScanError: It is no single image, is truncated, or cannot be decoded; the sentence does not name the file.
         DataError: The salt for hashing patients cannot be stored (see `anomaly.scans.patients`).
     """
-    with warnings.catch_warnings():  # pydicom warns of every oddity in a header; what matters is said below
-        warnings.simplefilter("ignore")
+    with hushed():
         try:
             header = _parse(data, header_only=True)
             _refuse_what_is_no_single_image(header)

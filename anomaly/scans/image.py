@@ -8,10 +8,8 @@ libtiff's RGBA road, which multiplies colour by alpha and silently fills in dama
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from anomaly.errors import ScanError
 from anomaly.records import Float32
+from anomaly.scans.hush import hushed
 from anomaly.scans.picture import Picture, check_size
 
 if TYPE_CHECKING:
@@ -114,8 +113,7 @@ def _read_header(data: bytes, kind: Format) -> _Header:
 
     Pillow's classes are called directly: `Image.open` would add its own process-wide limit on the pixel count.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with hushed():
         try:
             image = _open_with_pillow(data, kind)
             frames = int(getattr(image, "n_frames", 1))
@@ -171,8 +169,7 @@ def _open_with_pillow(data: bytes, kind: Format) -> ImageFile:
 
 def _decode_with_pillow(data: bytes) -> NDArray[Any]:
     """Decode a TIFF of 8 bits or fewer: uint8 (H, W) or (H, W, 3) RGB."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with hushed():
         try:
             image = _open_with_pillow(data, "tiff")
             grey = image.mode in ("1", "L", "LA", "La")
@@ -187,7 +184,7 @@ def _decode_with_opencv(data: bytes) -> NDArray[Any]:
     """Decode with OpenCV as stored: (H, W) or (H, W, 3) RGB, alpha dropped, not turned by EXIF."""
     import cv2
 
-    with _quiet_opencv():
+    with hushed():
         try:
             decoded: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         except MemoryError:
@@ -199,19 +196,6 @@ def _decode_with_opencv(data: bytes) -> NDArray[Any]:
     if decoded.ndim == 3:
         return decoded[..., 0] if decoded.shape[2] < 3 else decoded[..., 2::-1]
     return decoded
-
-
-@contextmanager
-def _quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from printing what is about to be said in a ScanError; its log level is put back."""
-    import cv2
-
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def _to_unit_range(stored: NDArray[Any], header: _Header) -> tuple[Float32, int, tuple[str, ...]]:
