@@ -1,0 +1,210 @@
+"""Bring every place that quotes a figure up to date with the committed results.
+
+    python benchmarks/figures.py
+
+Writes docs/results.md, configs/dev_auroc.json (what `anomaly models` prints) and the README's block between the
+`figures` marks. A test holds them equal to the results, so a figure in the text cannot drift from its file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from common import ROOT, parser, read_result
+
+START, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
+
+
+def with_interval(row: dict[str, Any], key: str = "auroc") -> str:
+    interval = row[f"{key}_interval"]
+    return f"{row[key]:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def dev_auroc() -> dict[str, Any]:
+    """Return what `anomaly models` prints: seed 0 of each recipe on Kermany dev."""
+    figures = {}
+    for recipe, result in read_result("kermany").get("recipes", {}).items():
+        if "runs" not in result:
+            continue
+        row = result["runs"][0]["rows"][0]
+        figures[recipe] = {
+            "data": "Kermany dev",
+            "auroc": round(row["auroc"], 4),
+            "low": round(row["auroc_interval"]["low"], 4),
+            "high": round(row["auroc_interval"]["high"], 4),
+            "normal": row["n_normal"],
+            "abnormal": row["n_abnormal"],
+        }
+    return figures
+
+
+def table(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    lines = [
+        "| | normal / abnormal | AUROC [95 %] | AP (prevalence) | sensitivity at 95 % specificity |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in rows:
+        lines.append(
+            f"| {name} | {row['n_normal']} / {row['n_abnormal']} | {with_interval(row)} | "
+            f"{row['average_precision']:.3f} ({row['prevalence']:.3f}) | "
+            f"{with_interval(row, 'sensitivity_at_95_specificity')} |"
+        )
+    return lines
+
+
+def seeds_line(name: str, auroc: dict[str, Any]) -> str:
+    values = ", ".join(f"{value:.3f}" for value in auroc["values"])
+    sd = "" if auroc["sd"] is None else f" ± {auroc['sd']:.3f} (sd)"
+    return f"{name} over {len(auroc['values'])} seeds: AUROC {auroc['mean']:.3f}{sd} ({values})."
+
+
+def kermany() -> list[str]:
+    result = read_result("kermany")
+    if not result:
+        return []
+    recipes = result["recipes"]
+    anogan = recipes["anogan"]["runs"][0]
+    rows = [("anogan (seed 0)", anogan["rows"][0]), ("pixel-stats", recipes["pixel-stats"]["runs"][0]["rows"][0])]
+    rows += [(f"{row['name']} alone ({row['direction']} is abnormal)", row) for row in anogan["rows"][1:]]
+    alarms, difference = anogan["false_alarms"], recipes["anogan minus pixel-stats"]
+    return [
+        "## Kermany, paediatric (real films)",
+        "",
+        "Trained on the published train normals (a fifth held out, whole patients, for calibration); scored on a",
+        "patient-wise half of the official test (dev). The trivial baselines get their direction from the labels,",
+        "which flatters them.",
+        "",
+        *table(rows),
+        "",
+        seeds_line("anogan", recipes["anogan"]["auroc"]),
+        f"Paired difference to pixel-stats: {difference['difference']:+.3f} "
+        f"[{difference['low']:+.3f}, {difference['high']:+.3f}].",
+        f"At alpha {alarms['alpha']:g} the p-values flag {alarms['flagged']} of {alarms['normals']} test normals "
+        f"({alarms['rate']:.3f} [{alarms['low']:.3f}, {alarms['high']:.3f}]): the official test's normals are not",
+        "from the train normals' distribution.",
+        f"Fit {anogan['fit_seconds'] / 60:.1f} min, scoring 348 films {anogan['score_seconds']:.0f} s, "
+        f"{result['machine']['cores']} cores.",
+        "",
+        f"    {result['command']}",
+        "",
+    ]
+
+
+def phantoms() -> list[str]:
+    result = read_result("phantoms")
+    if not result:
+        return []
+    first = result["runs"][0]
+    rows = [("anogan (seed 0)", first["rows"][0]), ("pixel-stats", first["rows"][1])]
+    rows += [(f"{row['name']} alone ({row['direction']} is abnormal)", row) for row in first["rows"][2:]]
+    lines = [
+        "## Phantoms (generated)",
+        "",
+        f"Trained on {result['train_normals']} normal phantoms, scored on {result['test']['normal']} normal and "
+        f"{result['test']['abnormal']} abnormal unseen ones. Phantoms show that the machinery works; they say",
+        "nothing of how it does on patients.",
+        "",
+        *table(rows),
+        "",
+        seeds_line("anogan", result["anogan_auroc"]),
+    ]
+    for name, found in first["minus"].items():
+        lines.append(
+            f"Paired difference to {name}: {found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]."
+        )
+    kinds = ", ".join(f"{kind} {found['auroc']:.3f} (n = {found['n']})" for kind, found in first["by_kind"].items())
+    lines += [
+        "AUROC by kind of lesion: " + kinds + ".",
+        "",
+        "Pointing game (does the map's peak lie in the lesion?):",
+        "",
+    ]
+    lines += ["| | n | rate [95 %] |", "|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {row['n']} | {row['rate']:.3f} [{row['low']:.3f}, {row['high']:.3f}] |"
+        for row in first["pointing"]
+    ]
+    return [*lines, "", f"    {result['command']}", ""]
+
+
+def speed() -> list[str]:
+    lines = ["## Speed", ""]
+    search = read_result("search_time")
+    if search:
+        for name, found in search.items():
+            if isinstance(found, dict) and "seconds_per_image" in found:
+                times = search["times_faster"].get(name)
+                more = "" if times is None else f", {times:.1f} times faster than the naive loop"
+                lines.append(f"* Latent search, {name}: {found['seconds_per_image']:.3f} s per image{more}.")
+        lines += ["", f"      {search['command']}", ""]
+    start = read_result("startup")
+    if start:
+        loaded = ", ".join(start["heavy_modules_loaded"]) or "none"
+        lines.append(
+            f"* `anomaly --help` takes {start['ratio']:.1f} times as long as `import typer`; heavy packages loaded "
+            f"(of torch, torchvision, lightning, anomalib, sklearn, cv2 and others): {loaded}."
+        )
+        lines += ["", f"      {start['command']}", ""]
+    demo = read_result("demo_time")
+    if demo:
+        lines.append(
+            f"* `make demo` on a fresh clone with a warm package cache: {demo['total_seconds']:.0f} s, of which set-up "
+            f"{demo['install_seconds']:.0f} s."
+        )
+        lines += ["", f"      {demo['command']}", ""]
+    return lines
+
+
+def readme_block() -> str:
+    """Return the README's few figures."""
+    kermany_result, phantom_result = read_result("kermany"), read_result("phantoms")
+    lines = [START, "", "| trained on normals only | AUROC [95 %] | films |", "|---|---|---|"]
+    if kermany_result:
+        recipes = kermany_result["recipes"]
+        for name in ("anogan", "pixel-stats"):
+            row = recipes[name]["runs"][0]["rows"][0]
+            films = f"{row['n_normal']} normal, {row['n_abnormal']} pneumonia"
+            lines.append(f"| `{name}`, Kermany dev | {with_interval(row)} | {films} |")
+        best = max(recipes["anogan"]["runs"][0]["rows"][1:], key=lambda row: row["auroc"])
+        lines.append(f"| *best trivial number there: {best['name']}* | {with_interval(best)} | the same |")
+    if phantom_result:
+        for name, row in zip(("anogan", "pixel-stats"), phantom_result["runs"][0]["rows"][:2], strict=True):
+            films = f"{row['n_normal']} normal, {row['n_abnormal']} with a lesion"
+            lines.append(f"| `{name}`, phantoms | {with_interval(row)} | {films} |")
+    return "\n".join([*lines, "", END])
+
+
+def results_page() -> str:
+    """Return docs/results.md."""
+    head = [
+        "# Results",
+        "",
+        "Written by `python benchmarks/figures.py` from the files in `benchmarks/results/`; do not edit by hand.",
+        "Intervals are 95 %, from resampling whole patients.",
+        "",
+    ]
+    return "\n".join([*head, *kermany(), *phantoms(), *speed()]).rstrip() + "\n"
+
+
+def with_block(readme: str) -> str:
+    """Return the README with its block of figures replaced."""
+    pattern = re.compile(re.escape(START) + ".*?" + re.escape(END), re.DOTALL)
+    if not pattern.search(readme):
+        raise SystemExit("README.md has no block of figures to replace")
+    return pattern.sub(lambda _: readme_block(), readme)
+
+
+def main() -> None:
+    parser(__doc__).parse_args()
+    (ROOT / "docs").mkdir(exist_ok=True)
+    (ROOT / "docs" / "results.md").write_text(results_page(), encoding="utf-8")
+    (ROOT / "configs" / "dev_auroc.json").write_text(json.dumps(dev_auroc(), indent=2) + "\n", encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(with_block(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    print("docs/results.md, configs/dev_auroc.json and README.md are up to date")
+
+
+if __name__ == "__main__":
+    main()

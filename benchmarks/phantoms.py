@@ -1,0 +1,140 @@
+"""Phantoms: learn from normal ones, score 400 unseen, half of them with a lesion; where does the map point?
+
+    python benchmarks/phantoms.py --seeds 3
+
+Prints AUROC with intervals for anogan, pixel-stats and the trivial statistics, paired differences, and the
+pointing-game rate of each map beside the mean-lesion-location prior and the lesions' share of the lungs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from common import WORK, parser, spread, write_result
+
+from anomaly.config import load_recipe
+from anomaly.detectors.base import Detector
+from anomaly.evaluate.baselines import trivial_statistics
+from anomaly.evaluate.intervals import paired_difference
+from anomaly.evaluate.localise import hit_rates
+from anomaly.evaluate.table import evaluate_scores, to_dicts
+from anomaly.prepare.prepare import Preparation, resize
+from anomaly.prepare.source import ArraySource
+from anomaly.records import Scan
+from anomaly.registry import detector_class
+from anomaly.runs import RunRecorder
+from anomaly.scans.phantom import make_phantom
+from anomaly.workflows.progress import PlainTicker
+
+TRAIN, TEST, TRAIN_SEED, TEST_SEED = 1200, 400, 100, 200
+
+
+def films(name: str, count: int, seed: int, abnormal_from: int) -> dict[str, Any]:
+    """Draw phantoms and prepare them as the anogan recipe does; kept on disk for the next run."""
+    path = WORK / f"phantoms-{name}.npz"
+    if path.is_file():
+        return dict(np.load(path, allow_pickle=False))
+    recipe = load_recipe("anogan")
+    preparation = Preparation(recipe.prepare, recipe.size)
+    kept: dict[str, list[Any]] = {key: [] for key in ("images", "lungs", "lesions", "labels", "kinds", "trivial")}
+    ticker = PlainTicker()
+    for index in range(count):
+        phantom = make_phantom(index, seed=seed, abnormal=index >= abnormal_from)
+        scan = Scan(f"{name}-{index}", phantom.pixels, bits=16)
+        kept["images"].append(preparation(scan).image)
+        kept["lungs"].append(resize(phantom.lung_mask.astype(np.float32), recipe.size) > 0.5)
+        kept["lesions"].append(resize(phantom.lesion_mask.astype(np.float32), recipe.size) > 0.5)
+        kept["labels"].append(int(index >= abnormal_from))
+        kept["kinds"].append(phantom.lesion or "normal")
+        kept["trivial"].append(list(trivial_statistics(phantom.pixels, 0).items()))
+        ticker(index + 1, count, f"drawing {name}")
+    names = [key for key, _ in kept["trivial"][0]]
+    kept["trivial"] = [[value for _, value in row] for row in kept["trivial"]]
+    arrays = {key: np.array(values) for key, values in kept.items()} | {"names": np.array(names)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)
+    return arrays
+
+
+def scored(method: str, seed: int, train: dict[str, Any], test: dict[str, Any]) -> dict[str, Any]:
+    """Fit a shipped recipe on the training phantoms and score the unseen ones; kept on disk."""
+    folder = WORK / "phantoms" / f"{method}-{seed}"
+    path = folder / "scores.npz"
+    if path.is_file():
+        return dict(np.load(path, allow_pickle=False))
+    recipe = load_recipe(method)
+    cls = detector_class(recipe.method)
+    detector: Detector = cls(cls.Config.model_validate(recipe.detector), size=recipe.size, seed=seed)
+    recorder = RunRecorder(folder, resume=True, on_progress=PlainTicker())
+    detector.fit(ArraySource(train["images"]), recorder=recorder)
+    output = detector.score(test["images"])
+    arrays = {"scores": output.scores, "maps": output.heatmaps, **{f"term {k}": v for k, v in output.terms.items()}}
+    np.savez_compressed(path, **arrays)
+    return arrays
+
+
+def pointing(maps: Any, test: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the pointing-game table over the films whose lesion is visible on the square."""
+    seen = [i for i in np.flatnonzero(test["labels"]) if test["lesions"][i].any()]
+    rows = hit_rates([maps[i] for i in seen], [test["lesions"][i] for i in seen], [test["lungs"][i] for i in seen])
+    return [
+        {"name": row.name, "n": row.n, "rate": row.rate, "low": row.interval.low, "high": row.interval.high}
+        for row in rows
+    ]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--seeds", type=int, default=3)
+    chosen = arguments.parse_args()
+    train = films("train", TRAIN, TRAIN_SEED, TRAIN)
+    test = films("test", TEST, TEST_SEED, TEST // 2)
+    labels, groups = test["labels"], np.arange(TEST)
+    floor = scored("pixel-stats", 0, train, test)
+    baselines = {str(name): test["trivial"][:, i] for i, name in enumerate(test["names"]) if name != "file_size"}
+    runs = []
+    for seed in range(chosen.seeds):
+        ours = scored("anogan", seed, train, test)
+        rows = evaluate_scores(
+            labels, ours["scores"], groups, baselines={"pixel-stats": floor["scores"], **baselines}, name="anogan"
+        )
+        best = max(rows[2:], key=lambda row: row.auroc or 0.0)
+        sign = 1.0 if best.direction == "higher" else -1.0
+        differences = {}
+        for name, other in (
+            ("pixel-stats", floor["scores"]),
+            (f"best trivial ({best.name})", sign * baselines[best.name]),
+        ):
+            found = paired_difference(labels, ours["scores"], other, groups)
+            differences[name] = {"difference": found.difference, "low": found.interval.low, "high": found.interval.high}
+        kinds = {}
+        for kind in ("consolidation", "nodule", "effusion"):
+            part = (labels == 0) | (test["kinds"] == kind)
+            row = evaluate_scores(labels[part], ours["scores"][part], groups[part])[0]
+            kinds[kind] = {"n": row.n_abnormal, "auroc": row.auroc}
+        runs.append(
+            {
+                "seed": seed,
+                "rows": to_dicts(rows),
+                "minus": differences,
+                "by_kind": kinds,
+                "pointing": pointing(ours["maps"], test),
+            }
+        )
+        print(f"seed {seed}: AUROC {rows[0].auroc:.3f}, pixel-stats {rows[1].auroc:.3f}, {differences}", flush=True)
+        print(runs[-1]["pointing"], kinds, flush=True)
+    write_result(
+        "phantoms",
+        {
+            "train_normals": TRAIN,
+            "test": {"normal": TEST // 2, "abnormal": TEST // 2},
+            "anogan_auroc": spread([run["rows"][0]["auroc"] for run in runs]),
+            "pixel_stats_pointing": pointing(floor["maps"], test),
+            "runs": runs,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
