@@ -2,9 +2,9 @@
 
     python benchmarks/search_time.py
 
-Same networks, same run. Naive: one image at a time, 500 steps, fp32, discriminator features of the
-scan computed again at every step, gradients kept for the networks too. Ours: the recipe as shipped, and with 500 steps. One warm-up each; medians. Time only: the
-networks are untrained, which changes nothing about the arithmetic.
+Same networks, same run. Naive: one image at a time, 500 steps, fp32, the scan's discriminator features computed again
+at every step, gradients kept for the networks too. Ours: the recipe as shipped, and with 500 steps. One warm-up each;
+medians. Time only: the networks are untrained, which changes nothing about the arithmetic.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class AnoGanConfig(DetectorConfig):
     """Length of z; 100 in Radford et al."""
     width: int = Field(default=32, ge=1)
     """Channels of the widest feature map's neighbour of the image (ngf = ndf); 64 in Radford et al."""
-    steps: int = Field(default=1500, ge=1)
+    steps: int = Field(default=3000, ge=1)
     """Training steps, one discriminator and one generator update each."""
     batch: int = Field(default=64, ge=2)
     learning_rate: float = Field(default=2e-4, gt=0)

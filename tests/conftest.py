@@ -1,0 +1,52 @@
+"""What every test may use: a salt of its own, the shared data where there is any, and prepared phantoms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomaly.config import PrepareConfig
+from anomaly.prepare.prepare import Preparation
+from anomaly.records import Float32, Scan
+from anomaly.scans.phantom import make_phantom
+
+ROOT = Path(__file__).parents[1]
+
+PhantomImages = Callable[..., Float32]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def salt() -> Iterator[str]:
+    """Hash patients with a fixed salt, so that no test writes one to the user's data folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALY_SALT", "only-for-tests")
+        yield "only-for-tests"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real films, or skip the test where there is none."""
+    folder = ROOT / os.environ.get("ANOMALY_SHARED", "../shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no shared data at {folder.resolve()} (set ANOMALY_SHARED)")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def phantom_images() -> PhantomImages:
+    """Return a function (n, size=32, seed=0) -> normal phantoms, float32 (n, 1, S, S), each drawn once a session."""
+    drawn: dict[tuple[int, int], list[Float32]] = {}
+
+    def images(n: int, size: int = 32, seed: int = 0) -> Float32:
+        known = drawn.setdefault((size, seed), [])
+        prepare = Preparation(PrepareConfig(), size)
+        for index in range(len(known), n):
+            film = make_phantom(index, seed=seed)
+            known.append(prepare(Scan(f"phantom-{index}", film.pixels, 16)).image)
+        return np.stack(known[:n])
+
+    return images

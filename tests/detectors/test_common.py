@@ -1,0 +1,343 @@
+"""One suite for every registered method: what the interface promises, whoever keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from anomaly.detectors.base import WEIGHTS, Detector
+from anomaly.errors import DataError, ModelError, UsageError
+from anomaly.prepare.source import ArraySource
+from anomaly.records import DetectorOutput, Float32, Target
+from anomaly.registry import METHODS, detector_class
+from anomaly.runs import read_tensors, write_tensors
+
+SIZE = 32
+BATCH = 4
+
+SMALL: dict[str, dict[str, Any]] = {
+    "anogan": {
+        "latent": 8,
+        "width": 8,
+        "steps": 6,
+        "batch": 8,
+        "search_steps": 4,
+        "score_batch": BATCH,
+        "precision": "fp32",
+    },
+    "pixel-stats": {"score_batch": BATCH},
+}
+"""Every registered method, shrunk to well under a second."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method with its films and one fitted detector; tests must not fit this one again."""
+
+    method: str
+    train: Float32
+    films: Float32
+    fitted: Detector
+
+    def new(self, *, seed: int = 0, **settings: Any) -> Detector:
+        return build(self.method, seed=seed, **settings)
+
+
+def build(method: str, *, seed: int = 0, **settings: Any) -> Detector:
+    cls = detector_class(method)
+    detector: Detector = cls(cls.Config(**{**SMALL[method], **settings}), size=SIZE, device="cpu", seed=seed)
+    return detector
+
+
+def coloured(grey: Float32) -> Float32:
+    return np.concatenate([grey, 0.8 * grey, -0.5 * grey], axis=1).astype(np.float32)
+
+
+def same(a: DetectorOutput, b: DetectorOutput) -> None:
+    np.testing.assert_array_equal(a.scores, b.scores)
+    for one, other in ((a.heatmaps, b.heatmaps), (a.twin, b.twin)):
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_array_equal(one, other)
+    assert a.terms.keys() == b.terms.keys()
+    for name in a.terms:
+        np.testing.assert_array_equal(a.terms[name], b.terms[name])
+
+
+def rows(output: DetectorOutput, index: Any) -> DetectorOutput:
+    return DetectorOutput(
+        output.scores[index],
+        None if output.heatmaps is None else output.heatmaps[index],
+        None if output.twin is None else output.twin[index],
+        {name: values[index] for name, values in output.terms.items()},
+    )
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def case(request: pytest.FixtureRequest, phantom_images: Callable[..., Float32]) -> Case:
+    images = phantom_images(30, SIZE)
+    train, films = images[:20], images[20:]
+    return Case(request.param, train, films, build(request.param).fit(ArraySource(train)))
+
+
+def test_every_registered_method_is_in_this_suite() -> None:
+    assert set(SMALL) == set(METHODS)
+
+
+def test_a_method_is_registered_under_its_own_name(case: Case) -> None:
+    assert detector_class(case.method).name == case.method
+
+
+def test_outputs_have_the_promised_shapes_types_and_ranges(case: Case) -> None:
+    out = case.fitted.score(case.films)
+    n = len(case.films)
+    assert out.scores.shape == (n,)
+    assert out.heatmaps is not None
+    assert out.heatmaps.shape == (n, SIZE, SIZE)
+    assert out.heatmaps.min() >= 0
+    arrays = {"scores": out.scores, "heatmaps": out.heatmaps, **out.terms}
+    if out.twin is not None:
+        assert out.twin.shape == case.films.shape
+        assert np.abs(out.twin).max() <= 1
+        arrays["twin"] = out.twin
+    for name, array in arrays.items():
+        assert array.dtype == np.float32, name
+        assert np.isfinite(array).all(), name
+    assert all(term.shape == (n,) for term in out.terms.values())
+
+
+def test_scoring_twice_gives_the_same_bits(case: Case) -> None:
+    same(case.fitted.score(case.films), case.fitted.score(case.films))
+
+
+def test_one_image_one_answer_whatever_the_others_are(case: Case) -> None:
+    """Alone, in another order, among others, at every place of a chunk, with a padded last chunk."""
+    together = case.fitted.score(case.films)
+    assert len(case.films) % BATCH, "the last chunk is padded"
+    backwards = case.fitted.score(case.films[::-1])
+    same(together, rows(backwards, slice(None, None, -1)))
+    for i in range(len(case.films)):
+        same(rows(together, slice(i, i + 1)), case.fitted.score(case.films[i : i + 1]))
+    probe, others = case.films[:1], np.ones_like(case.films[1:])
+    for place in range(2 * BATCH):
+        among = np.concatenate([others[:place], probe, others[place:]])
+        same(rows(together, slice(0, 1)), rows(case.fitted.score(among), slice(place, place + 1)))
+
+
+def test_scoring_leaves_its_input_alone(case: Case) -> None:
+    films = case.films.copy()
+    films.setflags(write=False)
+    case.fitted.score(films)
+    np.testing.assert_array_equal(films, case.films)
+
+
+def test_fitting_leaves_its_input_and_the_global_random_states_alone(case: Case) -> None:
+    train = case.train.copy()
+    train.setflags(write=False)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
+    case.new().fit(ArraySource(train))
+    np.testing.assert_array_equal(train, case.train)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_no_heatmaps_means_none_and_the_same_scores(case: Case) -> None:
+    out = case.fitted.score(case.films, heatmaps=False)
+    assert out.heatmaps is None
+    assert out.twin is None
+    np.testing.assert_array_equal(out.scores, case.fitted.score(case.films).scores)
+
+
+@pytest.mark.parametrize("heatmaps", [True, False])
+def test_no_images_give_empty_outputs_of_the_usual_form(case: Case, heatmaps: bool) -> None:
+    usual = case.fitted.score(case.films, heatmaps=heatmaps)
+    same(rows(usual, slice(0, 0)), case.fitted.score(case.films[:0], heatmaps=heatmaps))
+
+
+def test_saved_and_loaded_it_scores_the_same_bits(case: Case, tmp_path: Path) -> None:
+    case.fitted.save(tmp_path)
+    loaded = type(case.fitted).load(tmp_path, device="cpu")
+    assert (loaded.config, loaded.size, loaded.seed) == (case.fitted.config, SIZE, case.fitted.seed)
+    same(case.fitted.score(case.films), loaded.score(case.films))
+
+
+def test_what_is_saved_is_safetensors_and_json_only(case: Case, tmp_path: Path) -> None:
+    case.fitted.save(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    assert {path.suffix for path in files} <= {".safetensors", ".json"}
+    assert not any(path.read_bytes().startswith((b"PK", b"\x80")) for path in files), "no pickle, no zip"
+
+
+def test_saving_twice_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
+    case.fitted.save(tmp_path / "a")
+    case.fitted.save(tmp_path / "b")
+    assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
+
+
+def test_the_same_seed_gives_the_same_fit(case: Case) -> None:
+    same(case.fitted.score(case.films), case.new().fit(ArraySource(case.train)).score(case.films))
+
+
+def test_a_second_fit_forgets_the_first(case: Case) -> None:
+    twice = case.new().fit(ArraySource(-case.train)).fit(ArraySource(case.train))
+    same(case.fitted.score(case.films), twice.score(case.films))
+
+
+def test_a_failed_fit_leaves_nothing_fitted(case: Case) -> None:
+    detector = case.new().fit(ArraySource(case.train))
+    with pytest.raises(DataError):
+        detector.fit(ArraySource(case.train + 3))
+    with pytest.raises(ModelError):
+        detector.score(case.films)
+
+
+def test_unfitted_it_neither_scores_nor_saves(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"fit"):
+        case.new().score(case.films)
+    with pytest.raises(ModelError, match=r"fit"):
+        case.new().save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+WRONG: dict[str, Callable[[Float32], Any]] = {
+    "above the range": lambda films: films + 2,
+    "below the range": lambda films: films - 2,
+    "NaN": lambda films: np.where(films > films.mean(), np.float32(np.nan), films),
+    "infinity": lambda films: np.where(films > films.mean(), np.float32(np.inf), films),
+    "float64": lambda films: films.astype(np.float64),
+    "uint8": lambda films: films.astype(np.uint8),
+    "no channels": lambda films: films[:, 0],
+    "two channels": lambda films: np.repeat(films, 2, axis=1),
+    "another size": lambda films: films[..., :-1],
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_images_that_break_the_contract_are_refused(case: Case, wrong: str) -> None:
+    films = WRONG[wrong](case.films)
+    with pytest.raises(DataError, match=str(SIZE)):
+        case.fitted.score(films)
+    with pytest.raises(DataError, match=str(SIZE)):
+        case.new().fit(ArraySource(films))
+
+
+def test_one_wrong_image_late_in_the_source_is_refused(case: Case) -> None:
+    films = case.train.copy()
+    films[-1, 0, 3, 3] = np.nan
+    with pytest.raises(DataError):
+        case.new().fit(ArraySource(films))
+
+
+def test_images_with_other_channels_than_fitted_are_refused(case: Case) -> None:
+    with pytest.raises(DataError, match="1"):
+        case.fitted.score(coloured(case.films))
+
+
+def test_a_fit_on_no_images_is_refused(case: Case) -> None:
+    with pytest.raises(DataError, match="at least one"):
+        case.new().fit(ArraySource(case.train[:0]))
+
+
+def test_labels_are_refused_by_an_unsupervised_method_and_needed_by_a_supervised_one(case: Case) -> None:
+    labels = [Target(i % 2) for i in range(len(case.train))]
+    given = None if case.fitted.supervised else labels
+    with pytest.raises(UsageError, match="label"):
+        case.new().fit(ArraySource(case.train), given)
+
+
+def test_patient_groups_do_not_move_an_unsupervised_fit_that_holds_nothing_out(case: Case) -> None:
+    groups = np.zeros(len(case.train), np.int64)
+    same(case.fitted.score(case.films), case.new().fit(ArraySource(case.train, groups)).score(case.films))
+
+
+def test_colour_images_fit_save_and_score(case: Case, tmp_path: Path) -> None:
+    detector = case.new().fit(ArraySource(coloured(case.train)))
+    films = coloured(case.films)
+    out = detector.score(films)
+    assert out.heatmaps is not None
+    assert out.heatmaps.shape == (len(films), SIZE, SIZE)
+    assert out.twin is None or out.twin.shape == films.shape
+    detector.save(tmp_path)
+    same(out, type(detector).load(tmp_path, device="cpu").score(films))
+    same(rows(out, slice(3, 4)), detector.score(films[3:4]))
+
+
+def test_another_methods_weights_are_refused(case: Case, tmp_path: Path) -> None:
+    case.fitted.save(tmp_path)
+    other = next(method for method in METHODS if method != case.method)
+    with pytest.raises(ModelError, match=case.method):
+        detector_class(other).load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_weights_are_refused(case: Case, tmp_path: Path, share: float) -> None:
+    case.fitted.save(tmp_path)
+    file = tmp_path / WEIGHTS
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ModelError, match=WEIGHTS):
+        type(case.fitted).load(tmp_path, device="cpu")
+
+
+def test_missing_weights_are_refused(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=WEIGHTS):
+        type(case.fitted).load(tmp_path, device="cpu")
+
+
+def test_weights_that_lack_an_array_or_have_it_in_another_shape_are_refused(case: Case, tmp_path: Path) -> None:
+    case.fitted.save(tmp_path)
+    arrays, meta = read_tensors(tmp_path / WEIGHTS)
+    largest = max(arrays, key=lambda name: arrays[name].size)
+    for damaged in ({k: v for k, v in arrays.items() if k != largest}, {**arrays, largest: arrays[largest][:1, ..., :1]}):
+        write_tensors(tmp_path / WEIGHTS, damaged, meta)
+        with pytest.raises(ModelError, match=WEIGHTS):
+            type(case.fitted).load(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("lacking", ["config", "size", "channels", "seed"])
+def test_weights_that_do_not_describe_themselves_are_refused(case: Case, tmp_path: Path, lacking: str) -> None:
+    case.fitted.save(tmp_path)
+    arrays, meta = read_tensors(tmp_path / WEIGHTS)
+    write_tensors(tmp_path / WEIGHTS, arrays, {k: v for k, v in meta.items() if k != lacking})
+    with pytest.raises(ModelError, match=WEIGHTS):
+        type(case.fitted).load(tmp_path, device="cpu")
+
+
+def test_weights_with_an_unknown_setting_are_refused(case: Case, tmp_path: Path) -> None:
+    case.fitted.save(tmp_path)
+    arrays, meta = read_tensors(tmp_path / WEIGHTS)
+    write_tensors(tmp_path / WEIGHTS, arrays, {**meta, "config": {**meta["config"], "of_the_future": 1}})
+    with pytest.raises(ModelError, match="of_the_future"):
+        type(case.fitted).load(tmp_path, device="cpu")
+
+
+LESION_FINDERS: dict[str, dict[str, Any]] = {
+    "pixel-stats": {},
+    "anogan": {"latent": 16, "width": 8, "steps": 200, "batch": 16, "search_steps": 40, "score_batch": 20},
+}
+
+
+@pytest.mark.parametrize("method", LESION_FINDERS)
+def test_a_planted_lesion_scores_higher_and_the_map_peaks_on_it(
+    method: str, phantom_images: Callable[..., Float32]
+) -> None:
+    images = phantom_images(68, SIZE)
+    train, held_out = images[:48], images[48:]
+    y, x = np.mgrid[:SIZE, :SIZE]
+    distance = np.hypot(x - 0.3 * SIZE, y - 0.45 * SIZE)
+    blob = 1.5 * np.exp(-0.5 * (distance / (SIZE / 8 / 1.1774)) ** 2)  # half its height a quarter of the width apart
+    planted = np.clip(held_out + blob, -1, 1).astype(np.float32)
+    detector = build(method, **LESION_FINDERS[method]).fit(ArraySource(train))
+    without, with_lesion = detector.score(held_out), detector.score(planted)
+    assert with_lesion.heatmaps is not None
+    peaks = with_lesion.heatmaps.reshape(len(planted), -1).argmax(axis=1)
+    assert len(planted) == 20
+    assert (with_lesion.scores > without.scores).sum() > 10
+    assert (distance.ravel()[peaks] <= SIZE / 8).sum() > 10
