@@ -26,9 +26,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Scans = Annotated[Path, typer.Argument(help="A file, a folder (walked recursively) or a manifest CSV.")]
+Scans = Annotated[
+    Path, typer.Argument(metavar="SCANS", help="A file, a folder (walked recursively) or a manifest CSV.")
+]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made.")]
-Results = Annotated[Path, typer.Argument(help="A folder written by `anomaly score`.")]
+Results = Annotated[Path, typer.Argument(metavar="OUT", help="A folder written by `anomaly score`.")]
 ModelPath = Annotated[Path, typer.Option("-m", "--model", help="A run folder written by `anomaly fit`.")]
 DetectorName = Annotated[str | None, typer.Option("-d", "--detector", help="Recipe; `anomaly models` lists them.")]
 ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Your own recipe file.")]
@@ -134,7 +136,7 @@ def demo(
 
 @app.command(help="Write procedural chest phantoms.\n\nExample: anomaly phantom phantoms --n 64 --abnormal 16 --seed 0")
 def phantom(
-    out: Annotated[Path, typer.Argument(help="Folder to write; made.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; made.")],
     n: Annotated[int, typer.Option("--n", help="How many in all.")] = 64,
     abnormal: Annotated[int, typer.Option("--abnormal", help="How many of them with a lesion.")] = 16,
     seed: Seed = 0,
@@ -319,8 +321,10 @@ def heatmaps(
     "Example: anomaly calibrate runs/a NORMALS -o runs/b"
 )
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="A run folder written by `anomaly fit`.")],
-    normals: Annotated[Path, typer.Argument(help="Normals of that site, none of which the model was trained on.")],
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder written by `anomaly fit`.")],
+    normals: Annotated[
+        Path, typer.Argument(metavar="NORMALS", help="Normals of that site, none of which the model was trained on.")
+    ],
     output: Output,
     device: Device = "auto",
     workers: Workers = _WORKERS,
@@ -353,7 +357,7 @@ def models(as_json: Json = False) -> None:
 
 
 @app.command(help="Print a recipe, to read or to start your own from.\n\nExample: anomaly config anogan > my.yaml")
-def config(name: Annotated[str, typer.Argument(help="A recipe; `anomaly models` lists them.")]) -> None:
+def config(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe; `anomaly models` lists them.")]) -> None:
     """Print a recipe's commented YAML."""
     with _front():
         from anomaly.config import recipe_text

@@ -49,7 +49,8 @@ class Scan:
     """One radiograph at full depth.
 
     `pixels`: float32 (H, W) or, for colour sets, (H, W, 3) RGB; in [0, 1]; bone bright. `bits` is the depth
-    the file stored (8..16), so a 16-bit file keeps its 65,536 levels. `spacing_mm` is (row, column).
+    the file stored (8..16), so a 16-bit file keeps its 65,536 levels. `spacing_mm` is (row, column). `file_size` is
+    in bytes.
     `facts` holds what may leave the reader: format, transfer syntax, photometric interpretation.
     """
 
@@ -59,6 +60,7 @@ class Scan:
     patient: str | None = None
     view: str | None = None
     spacing_mm: tuple[float, float] | None = None
+    file_size: int = 0
     facts: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

@@ -189,7 +189,12 @@ def receipt(folder: Path, command: str, facts: dict[str, Any]) -> Iterator[dict[
 
 
 def _write_receipt(folder: Path, command: str, status: str, facts: Mapping[str, Any]) -> None:
-    ran = {"argv": sys.argv[1:], "written": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+    ran: dict[str, Any] = {
+        "argv": sys.argv[1:],
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    ran |= {"cores": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS", "all cores")}
     write_json(folder / RECEIPT, {"command": command, "status": status, **facts, **ran})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -45,7 +46,8 @@ def read_result(name: str) -> dict[str, Any]:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return an argument parser that shows the benchmark's own description."""
+    """Return an argument parser that shows the benchmark's own description; progress goes to stderr."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 

@@ -98,13 +98,15 @@ class Detector(ABC):
         check_images(images, self.size, self.channels)
         batch = self.config.score_batch
         parts: list[DetectorOutput] = []
-        for start in range(0, len(images), batch):
+        for start in range(
+            0, max(len(images), 1), batch
+        ):  # no images: one chunk of padding, for the form of the answer
             chunk = images[start : start + batch]
             n = len(chunk)
             padded = np.zeros((batch, *images.shape[1:]), np.float32)
             padded[:n] = chunk
             parts.append(_first(self._score(padded, heatmaps), n))
-        return _join(parts, self.size)
+        return _join(parts)
 
     def save(self, folder: Path) -> None:
         """Write the fitted detector as one self-describing safetensors file in `folder`.
@@ -130,19 +132,24 @@ class Detector(ABC):
         Raises:
             ModelError: The file is missing, damaged or of another method.
         """
+        file = folder / WEIGHTS
         try:
-            arrays, meta = read_tensors(folder / WEIGHTS)
+            arrays, meta = read_tensors(file)
         except DataError as error:
             raise ModelError(f"{error} Fit the model again, or copy its folder again.") from error
         if meta.get("method") != cls.name:
-            raise ModelError(f"{folder / WEIGHTS} holds a {meta.get('method')!r} model, not {cls.name!r}.")
-        config = validate(cls.Config, meta["config"], str(folder / WEIGHTS))
-        detector = cls(config, size=meta["size"], device=device, seed=meta["seed"])
+            raise ModelError(f"{file} holds a {meta.get('method')!r} model, not {cls.name!r}.")
         try:
-            detector._restore(arrays, int(meta["channels"]))
+            config = validate(cls.Config, meta["config"], str(file))
+            size, channels, seed = (int(meta[key]) for key in ("size", "channels", "seed"))
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            raise ModelError(f"{file} does not describe its model: {error}. Fit the model again.") from error
+        detector = cls(config, size=size, device=device, seed=seed)
+        try:
+            detector._restore(arrays, channels)
         except (KeyError, RuntimeError, ValueError) as error:
-            raise ModelError(f"{folder / WEIGHTS} does not fit the method {cls.name!r}: {error}") from error
-        detector.channels = int(meta["channels"])
+            raise ModelError(f"{file} does not fit the method {cls.name!r}: {error}") from error
+        detector.channels = channels
         return detector
 
     @abstractmethod
@@ -212,9 +219,7 @@ def _first(output: DetectorOutput, n: int) -> DetectorOutput:
     )
 
 
-def _join(parts: list[DetectorOutput], size: int) -> DetectorOutput:
-    if not parts:
-        return DetectorOutput(np.zeros(0, np.float32), np.zeros((0, size, size), np.float32))
+def _join(parts: list[DetectorOutput]) -> DetectorOutput:
     heatmaps = [part.heatmaps for part in parts if part.heatmaps is not None]
     twins = [part.twin for part in parts if part.twin is not None]
     return DetectorOutput(

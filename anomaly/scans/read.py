@@ -49,6 +49,7 @@ def read_scan(file: ScanFile, *, max_megapixels: float = 100.0, channels: int = 
         patient=file.patient or picture.patient,
         view=file.view or picture.view,
         spacing_mm=picture.spacing_mm,
+        file_size=len(data),
         facts=picture.facts,
         warnings=(*picture.warnings, *colour_notes),
     )

@@ -31,8 +31,8 @@ def draw_heatmaps(out: Path, *, contour: bool = False, top: int | None = None, o
     Raises:
         DataError: Not a results folder, or a damaged panel.
     """
-    scale = HeatScale.from_quantiles(load_calibration(out).pixel_quantiles)
     lines = [line for line in read_scores(out) if panel_path(out, line).is_file()][:top]
+    scale = HeatScale.from_quantiles(load_calibration(out).pixel_quantiles)
     for done, line in enumerate(lines, start=1):
         picture = draw(load_panel(panel_path(out, line)), scale, contour=contour)
         page = with_legend(picture, scale, caption=caption(line), contour=contour)

@@ -101,12 +101,14 @@ def _labels(lines: list[ScoreLine], file: Path | None) -> dict[str, int | None]:
 
 
 def _baselines(out: Path, lines: list[ScoreLine]) -> dict[str, Any]:
+    """Return the trivial statistics of these scans, leaving out any that is the same for all of them."""
     entries = Journal(out).entries
     trivial = [(entries.get(line.row.scan_id) or {}).get("trivial") for line in lines]
     known = [values for values in trivial if values is not None]
     if len(known) < len(lines) or not known:
         return {}
-    return {name: np.array([values[name] for values in known]) for name in known[0]}
+    columns = {name: np.array([values[name] for values in known]) for name in known[0]}
+    return {name: values for name, values in columns.items() if np.ptp(values) > 0}
 
 
 def _alarms(kept: list[tuple[ScoreLine, int | None]], alpha: float) -> dict[str, Any] | None:

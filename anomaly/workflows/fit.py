@@ -22,7 +22,7 @@ from anomaly.prepare.prepare import Preparation
 from anomaly.prepare.source import ArraySource
 from anomaly.records import NORMAL, Float32, ScanFile
 from anomaly.registry import detector_class
-from anomaly.runs import RunRecorder, claim_folder, receipt, write_text
+from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_text
 from anomaly.scans.split import split_normals
 from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.model import save_model
@@ -140,7 +140,7 @@ def fit(
 
     claim_folder(output, command="fit", resume=resume, overwrite=overwrite)
     if resume:
-        _same_run(output, recipe)
+        _same_run(output, recipe, selection)
     facts: dict[str, Any] = {
         "method": recipe.method,
         "seed": recipe.seed,
@@ -239,12 +239,15 @@ def _fingerprint(selection: Selection) -> str:
     return digest.hexdigest()
 
 
-def _same_run(output: Path, recipe: Recipe) -> None:
-    config = output / "config.yaml"
+def _same_run(output: Path, recipe: Recipe, selection: Selection) -> None:
+    """Refuse to resume a run with other settings or on other scans than it was begun with."""
+    config, begun = output / "config.yaml", output / RECEIPT
     if config.is_file() and load_recipe(None, config) != recipe:
         raise UsageError(
             f"--resume: the settings differ from those in {config}; resume with the same, or choose another --output."
         )
+    if begun.is_file() and read_json(begun).get("scans_sha256") not in (None, _fingerprint(selection)):
+        raise UsageError(f"--resume: {output} was begun on other scans; give the same, or choose another --output.")
 
 
 def _count_reasons(selection: Selection) -> dict[str, int]:

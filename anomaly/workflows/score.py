@@ -93,7 +93,7 @@ def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
             warnings=outcome.prepared.warnings,
             terms={name: float(values[index]) for name, values in output.terms.items()},
         )
-        trivial = trivial_statistics(outcome.scan.pixels, file.path.stat().st_size)
+        trivial = trivial_statistics(outcome.scan.pixels, outcome.scan.file_size)
         yield Scored(row, make_panel(outcome.scan, outcome.prepared, output, index), trivial)
         index += 1
 

@@ -17,7 +17,7 @@ from anomaly.detectors.anogan.training import TrainingSettings, train
 from anomaly.detectors.base import Detector, DetectorConfig
 from anomaly.errors import UsageError
 from anomaly.nets.dcgan import Discriminator, Generator, levels
-from anomaly.nets.device import freeze, open_fabric
+from anomaly.nets.device import freeze, open_fabric, resolve_device
 from anomaly.records import DetectorOutput, Float32, ImageSource, Target
 from anomaly.runs import Arrays, Recorder
 
@@ -64,6 +64,13 @@ class AnoGan(Detector):
     _generator: Generator
     _discriminator: Discriminator
 
+    def __init__(self, config: AnoGanConfig | None = None, *, size: int, device: str = "auto", seed: int = 0) -> None:
+        super().__init__(config, size=size, device=resolve_device(device), seed=seed)
+        try:
+            levels(size)
+        except ValueError as error:
+            raise UsageError(f"anogan cannot work at size {size}: {error}. Use --set size=64.") from error
+
     @cached_property
     def _fabric(self) -> Fabric:
         return open_fabric(self.device, self.config.precision)
@@ -77,10 +84,6 @@ class AnoGan(Detector):
         return {"latent": self.config.latent, **common}, common
 
     def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
-        try:
-            levels(self.size)
-        except ValueError as error:
-            raise UsageError(f"anogan cannot work at size {self.size}: {error}. Use --set size=64.") from error
         films = np.concatenate(list(images.batches()))
         config = self.config
         settings = TrainingSettings(
@@ -97,10 +100,10 @@ class AnoGan(Detector):
         self._take(generator, discriminator)
 
     def _take(self, generator: Generator, discriminator: Discriminator) -> None:
-        freeze(generator)
-        freeze(discriminator)
-        self._fabric.to_device(generator)
-        self._fabric.to_device(discriminator)
+        for net in (generator, discriminator):
+            freeze(net)
+            # the layout of the training: kernels differ by it, so a loaded model would else score other last bits
+            self._fabric.to_device(net).to(memory_format=torch.channels_last)
         self._generator, self._discriminator = generator, discriminator
 
     def _score(self, images: Float32, heatmaps: bool) -> DetectorOutput:
