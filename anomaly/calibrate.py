@@ -77,5 +77,5 @@ def load_calibration(folder: Path) -> Calibration:
     try:
         arrays, meta = read_tensors(folder / CALIBRATION)
         return Calibration(arrays["scores"], {k: float(v) for k, v in meta["pixel_quantiles"].items()})
-    except (DataError, KeyError) as error:
+    except (DataError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{error} Fit or calibrate the model again, or copy its folder again.") from error

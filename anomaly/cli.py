@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -36,7 +36,7 @@ DetectorName = Annotated[str | None, typer.Option("-d", "--detector", help="Reci
 ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Your own recipe file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: detector.search_steps=50.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where networks run.")]
 Workers = Annotated[int, typer.Option("-j", "--workers", min=1, help="Reading threads.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of the same command.")]
@@ -49,7 +49,7 @@ _WORKERS = min(4, os.cpu_count() or 1)
 
 
 @contextmanager
-def _front(verbose: bool = False, quiet: bool = False) -> Iterator[Any]:
+def _front(verbose: bool = False, quiet: bool = False, *, resumable: bool = False) -> Iterator[Any]:
     """Set up messages and progress, and turn errors into one sentence and an exit code."""
     from anomaly.workflows.progress import ticker
 
@@ -59,7 +59,8 @@ def _front(verbose: bool = False, quiet: bool = False) -> Iterator[Any]:
         with ticker(quiet) as on_progress:
             yield on_progress
     except KeyboardInterrupt:
-        _say("Interrupted. What was finished is kept; run the same command with --resume to go on.")
+        go_on = " What was finished is kept; run the same command with --resume to go on."
+        _say("Interrupted." + (go_on if resumable else ""))
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except AnomalyError as error:
         if verbose:
@@ -173,7 +174,7 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fit a recipe and write a run folder."""
-    with _front(verbose, quiet) as on_progress:
+    with _front(verbose, quiet, resumable=True) as on_progress:
         from anomaly.workflows.fit import fit
         from anomaly.workflows.models import strongest_line
 
@@ -221,7 +222,7 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Write scores.csv, heatmaps and panels."""
-    with _front(verbose, quiet) as on_progress:
+    with _front(verbose, quiet, resumable=True) as on_progress:
         from anomaly.workflows.panels import parse_limit
         from anomaly.workflows.score import score
 

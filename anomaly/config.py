@@ -18,9 +18,9 @@ from anomaly.errors import UsageError
 
 
 class Settings(BaseModel):
-    """Base of every settings class: frozen, and strict about unknown keys."""
+    """Base of every settings class: frozen, strict about unknown keys, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ReadConfig(Settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import io
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,6 +29,8 @@ from anomaly.records import Float32
 Arrays = dict[str, NDArray[Any]]
 
 RECEIPT = "receipt.json"
+_PART = ".part-"
+_RESUMABLE = ("fit", "score")
 _VERSIONED = ("torch", "torchvision", "anomalib", "lightning", "numpy", "opencv-python-headless", "pydicom")
 
 
@@ -41,7 +44,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_PART, dir=path.parent)
         part = Path(name)
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -66,6 +69,16 @@ def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all (undecodable bytes of file names survive as they were)."""
     with writing(path) as file:
         file.write(text.encode("utf-8", errors="surrogateescape"))
+
+
+def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write rows as CSV, lines ending in "\\n", whole or not at all."""
+    text = io.StringIO(newline="")
+    for row in rows:
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator="\r\n").writerow(row)  # so that a "\r" in a file name is quoted too
+        text.write(line.getvalue().removesuffix("\r\n") + "\n")
+    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -116,7 +129,9 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def claim_folder(folder: Path, *, command: str, resume: bool = False, overwrite: bool = False) -> None:
+def claim_folder(
+    folder: Path, *, command: str, resume: bool = False, overwrite: bool = False, inputs: Sequence[Path] = ()
+) -> None:
     """Make an output folder, refusing to mix with or destroy anything already there.
 
     Args:
@@ -124,9 +139,10 @@ def claim_folder(folder: Path, *, command: str, resume: bool = False, overwrite:
         command: What writes it ("fit"); --resume and --overwrite act only on a folder of the same command.
         resume: Keep what is there and go on.
         overwrite: Delete what is there; only ever a folder with a receipt of this tool.
+        inputs: What the command reads; nothing of it may lie in a folder to be deleted.
 
     Raises:
-        UsageError: The folder is not empty and neither flag was given, both were, or it is not ours.
+        UsageError: The folder is not empty and neither flag was given, both were, it is not ours, or holds an input.
     """
     if resume and overwrite:
         raise UsageError("--resume and --overwrite exclude each other: give one.")
@@ -134,20 +150,37 @@ def claim_folder(folder: Path, *, command: str, resume: bool = False, overwrite:
         raise UsageError(f"{folder} is a file: choose a folder for --output.")
     if folder.is_dir() and any(folder.iterdir()):
         if not (resume or overwrite):
+            go_on = "--resume to go on with it or " if command in _RESUMABLE else ""
             raise UsageError(
-                f"{folder} is not empty: choose another --output, or add --resume to go on with it or --overwrite to "
-                "replace it."
+                f"{folder} is not empty: choose another --output, or add {go_on}--overwrite to replace it."
             )
         if _owner(folder) != command:
             raise UsageError(
                 f"{folder} was not written by `anomaly {command}`, so it is left alone: choose another --output."
             )
+        inside = [path for path in inputs if path.resolve().is_relative_to(folder.resolve())]
+        if overwrite and inside:
+            raise UsageError(f"{inside[0]} lies in {folder}, which would be replaced: choose another --output.")
         if overwrite:
-            shutil.rmtree(folder)
+            _empty(folder)
+        for part in folder.rglob(f"{_PART}*"):  # left by a process that was killed
+            part.unlink(missing_ok=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"Cannot make the folder {folder}: {error.strerror}. Choose another --output.") from error
+
+
+def _empty(folder: Path) -> None:
+    """Delete what a folder holds but not itself: it may be a link or a mount point."""
+    try:
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise OutputError(f"Cannot empty the folder {folder}: {error.strerror}. Choose another --output.") from error
 
 
 def _owner(folder: Path) -> str | None:
@@ -174,7 +207,8 @@ def receipt(folder: Path, command: str, facts: dict[str, Any]) -> Iterator[dict[
     Args:
         folder: The claimed output folder.
         command: "fit", "score", …
-        facts: Everything worth knowing of the run; must be JSON. Add to what is yielded as results come in.
+        facts: Everything worth knowing of the run; must be JSON. Add to what is yielded as results come in. A fact
+            named "argv" stands in for the command line as typed.
     """
     _write_receipt(folder, command, "running", facts)
     started = time.monotonic()
@@ -195,7 +229,7 @@ def _write_receipt(folder: Path, command: str, status: str, facts: Mapping[str, 
         "versions": versions(),
     }
     ran |= {"cores": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS", "all cores")}
-    write_json(folder / RECEIPT, {"command": command, "status": status, **facts, **ran})
+    write_json(folder / RECEIPT, {"command": command, "status": status, **ran, **facts})
 
 
 class Recorder(Protocol):

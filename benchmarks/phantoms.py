@@ -70,6 +70,7 @@ def scored(method: str, seed: int, train: dict[str, Any], test: dict[str, Any]) 
     detector.fit(ArraySource(train["images"]), recorder=recorder)
     output = detector.score(test["images"])
     arrays = {"scores": output.scores, "maps": output.heatmaps, **{f"term {k}": v for k, v in output.terms.items()}}
+    folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
     return arrays
 

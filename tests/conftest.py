@@ -14,6 +14,9 @@ from anomaly.prepare.prepare import Preparation
 from anomaly.records import Float32, Scan
 from anomaly.scans.phantom import make_phantom
 
+# Before torch is first imported: on nets this small, beside other work, threads mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parents[1]
 
 PhantomImages = Callable[..., Float32]

@@ -89,15 +89,19 @@ def _labels(lines: list[ScoreLine], file: Path | None) -> dict[str, int | None]:
             key = next((name for name in ("scan_id", "path") if name in columns), None)
             if key is None or "label" not in columns:
                 raise DataError(f"{file} needs the columns path (or scan_id) and label; it has: {', '.join(columns)}.")
-            given = {record[key]: parse_label(record["label"], f"{file}, line {table.line_num}") for record in table}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Cannot read the labels {file}: {error}.") from error
-    found = {line.row.scan_id: given.get(line.row.scan_id if key == "scan_id" else line.row.path) for line in lines}
-    if given and all(label is None for label in found.values()):
+            where = f"{file}, line"
+            given = {record[key]: parse_label(record["label"] or "", f"{where} {table.line_num}") for record in table}
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"Cannot read the labels {file}: {reason}; give a CSV with the columns path and label."
+        ) from error
+    names = {line.row.scan_id: line.row.scan_id if key == "scan_id" else line.row.path for line in lines}
+    if given and given.keys().isdisjoint(names.values()):
         raise DataError(
             f"No {key} in {file} is one of this run's (the first is {next(iter(given))!r}): use those of scores.csv."
         )
-    return found
+    return {scan_id: given.get(name) for scan_id, name in names.items()}
 
 
 def _baselines(out: Path, lines: list[ScoreLine]) -> dict[str, Any]:

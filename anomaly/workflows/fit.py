@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ from anomaly.prepare.prepare import Preparation
 from anomaly.prepare.source import ArraySource
 from anomaly.records import NORMAL, Float32, ScanFile
 from anomaly.registry import detector_class
-from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_text
+from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_table, write_text
 from anomaly.scans.split import split_normals
 from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.model import save_model
@@ -135,10 +133,10 @@ def fit(
     recipe = recipe.model_copy(update={"detector": settings.model_dump(mode="json")})
     listing = list_scans(scans)
     selection = select_normals(listing, normal_only=normal_only)
-    _enough(len(selection.chosen), scans)
+    _enough(len(selection.chosen), scans, selection)
     detector: Detector = cls(settings, size=recipe.size, device=device, seed=recipe.seed)
 
-    claim_folder(output, command="fit", resume=resume, overwrite=overwrite)
+    claim_folder(output, command="fit", resume=resume, overwrite=overwrite, inputs=(scans,))
     if resume:
         _same_run(output, recipe, selection)
     facts: dict[str, Any] = {
@@ -152,7 +150,7 @@ def fit(
     with receipt(output, "fit", facts):
         write_text(output / "config.yaml", dump_recipe(recipe))
         films = _read(selection.chosen, recipe, workers, on_progress)
-        _enough(len(films.files), scans)
+        _enough(len(films.files), scans, selection)
         parts = recipe.calibration
         train, held_out = split_normals(films.patients, parts.fraction, recipe.seed, minimum=parts.minimum)
         _write_splits(output, films, train, held_out, selection)
@@ -222,11 +220,13 @@ def _read(files: Sequence[ScanFile], recipe: Recipe, workers: int, on_progress: 
     return films
 
 
-def _enough(count: int, scans: Path) -> None:
+def _enough(count: int, scans: Path, selection: Selection) -> None:
     if count < FEWEST_NORMALS:
+        others = ", ".join(f"{number} {reason}" for reason, number in _count_reasons(selection).items())
         raise DataError(
-            f"{scans} gives {count} normal scan{'s' if count != 1 else ''} to learn from; at least {FEWEST_NORMALS} "
-            "are needed (and hundreds for a useful model). `--normal-only` declares an unlabelled folder normal."
+            f"{scans} gives {count} normal scan{'s' if count != 1 else ''} to learn from"
+            f"{f' (left out: {others})' if others else ''}; at least {FEWEST_NORMALS} are needed, and hundreds for a "
+            "useful model: give more."
         )
 
 
@@ -257,15 +257,11 @@ def _count_reasons(selection: Selection) -> dict[str, int]:
 def _write_splits(
     output: Path, films: _Films, train: Sequence[int] | Any, held_out: Sequence[int] | Any, selection: Selection
 ) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["scan_id", "path", "patient", "role", "reason"])
+    rows = [["scan_id", "path", "patient", "role", "reason"]]
     role = {int(i): "train" for i in train} | {int(i): "calibration" for i in held_out}
     for i, file in enumerate(films.files):
         patient = "" if films.patients[i].startswith("scan:") else films.patients[i]
-        writer.writerow([file.scan_id, file.relative, patient, role[i], ""])
-    for file, reason in films.failed:
-        writer.writerow([file.scan_id, file.relative, file.patient or "", "failed", reason])
-    for file, reason in selection.left_out:
-        writer.writerow([file.scan_id, file.relative, file.patient or "", "left out", reason])
-    write_text(output / "splits.csv", text.getvalue())
+        rows.append([file.scan_id, file.relative, patient, role[i], ""])
+    for what, files in (("failed", films.failed), ("left out", selection.left_out)):
+        rows += [[file.scan_id, file.relative, file.patient or "", what, reason] for file, reason in files]
+    write_table(output / "splits.csv", rows)

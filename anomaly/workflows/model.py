@@ -114,6 +114,7 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
 
     Raises:
         ModelError: A file is missing, damaged, or of a newer schema.
+        UsageError: The device is not there.
     """
     folder = find_model(Path(path))
     facts = read_facts(folder)
@@ -124,9 +125,10 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
         if sha256_of(file) != expected:
             raise ModelError(f"{file} is damaged (its sha256 is not the recorded one): copy it again, or fit again.")
     try:
-        detector: Detector = detector_class(facts.method).load(folder, device=device)
+        cls = detector_class(facts.method)
     except UsageError as error:
         raise ModelError(f"{folder}: {error}") from error
+    detector: Detector = cls.load(folder, device=device)
     return Model(facts, Preparation(facts.prepare, facts.size), detector, load_calibration(folder))
 
 

@@ -47,7 +47,7 @@ def recalibrate(
     folder = find_model(model_path)
     model = load_model(folder, device=device)
     selection = select_normals(list_scans(normals), normal_only=True)
-    claim_folder(output, command="calibrate", overwrite=overwrite)
+    claim_folder(output, command="calibrate", overwrite=overwrite, inputs=(model_path, normals))
     parent = sha256_of(folder / MODEL_JSON)
     with receipt(output, "calibrate", {"parent": parent, "normal": selection.basis}) as facts:
         images, failed = [], []

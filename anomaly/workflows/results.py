@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from anomaly.errors import DataError
 from anomaly.records import ResultRow
-from anomaly.runs import write_text
+from anomaly.runs import write_table
+from anomaly.workflows.journal import JOURNAL
 
 SCORES = "scores.csv"
 SCORED, FAILED = "scored", "failed"
@@ -60,13 +60,11 @@ def ranked(rows: Sequence[ResultRow]) -> list[tuple[ResultRow, int | None]]:
 
 def write_scores(out: Path, rows: Sequence[ResultRow], *, alpha: float) -> None:
     """Write scores.csv. The same rows and pictures give the same bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     terms = list(dict.fromkeys(name for row in rows for name in row.terms))
-    writer.writerow([*COLUMNS, *terms])
+    table: list[list[object]] = [[*COLUMNS, *terms]]
     for row, rank in ranked(rows):
         heatmap = f"heatmaps/{row.scan_id}.png"
-        writer.writerow(
+        table.append(
             [
                 row.scan_id,
                 row.path,
@@ -83,7 +81,7 @@ def write_scores(out: Path, rows: Sequence[ResultRow], *, alpha: float) -> None:
                 *(f"{row.terms[name]:.9g}" if name in row.terms else "" for name in terms),
             ]
         )
-    write_text(out / SCORES, text.getvalue())
+    write_table(out / SCORES, table)
 
 
 def read_scores(out: Path) -> list[ScoreLine]:
@@ -100,9 +98,11 @@ def read_scores(out: Path) -> list[ScoreLine]:
                 raise DataError(f"{path} is not a table of `anomaly score`: its columns are not the expected ones.")
             return [_line(record) for record in table]
     except OSError as error:
-        raise DataError(f"{out} holds no {SCORES}: give a folder written by `anomaly score`.") from error
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Score again.") from error
+        begun = (out / JOURNAL).is_file()
+        fix = "finish it with `anomaly score … --resume`" if begun else "give a folder written by `anomaly score`"
+        raise DataError(f"{out} holds no {SCORES}: {fix}.") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:  # the last two: lines with too few cells
+        raise DataError(f"{path} is damaged ({error}): score again.") from error
 
 
 def _line(record: dict[str, str]) -> ScoreLine:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from anomaly.errors import DataError, UsageError
 from anomaly.evaluate.baselines import trivial_statistics
 from anomaly.records import ResultRow, ScanFile
-from anomaly.runs import claim_folder, read_json, receipt, sha256_of
+from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
 from anomaly.scans.patients import hash_patient
 from anomaly.scans.walk import list_scans
 from anomaly.workflows.draw import draw_heatmaps
@@ -120,7 +121,7 @@ def score(
         output: The results folder; made.
         alpha: Flag scans with p <= alpha; None for the model's default.
         panels: Keep the material of this many highest-scoring pictures; None for all.
-        hash_paths: Write no file name anywhere, only salted hashes.
+        hash_paths: Write no file name anywhere, nor SCANS itself, only salted hashes.
         resume: Skip what the journal of an interrupted run already holds.
         overwrite: Replace earlier results.
         device: "auto", "cpu" or "cuda".
@@ -138,8 +139,8 @@ def score(
     alpha = model.facts.alpha if alpha is None else alpha
     model_hash = sha256_of(folder / MODEL_JSON)
     if resume:
-        _same_model(output, model_hash)
-    claim_folder(output, command="score", resume=resume, overwrite=overwrite)
+        _same_work(output, model_hash, hash_paths)
+    claim_folder(output, command="score", resume=resume, overwrite=overwrite, inputs=(scans, model_path))
     files = [_disguise(file) for file in listing.files] if hash_paths else list(listing.files)
     facts: dict[str, Any] = {
         "model_sha256": model_hash,
@@ -148,17 +149,21 @@ def score(
         "files": len(files),
     }
     facts |= {"device": device, "hashed_paths": hash_paths, "not_images": listing.others, "notes": list(listing.notes)}
+    if hash_paths:
+        facts["argv"] = ["SCANS" if Path(word) == scans else word for word in sys.argv[1:]]
     with receipt(output, "score", facts):
         model.calibration.save(output)
         journal = Journal(output)
         shelf = PanelShelf(output / "panels", panels)
+        stamps = {file.scan_id: _stamp(file.path) for file in files}
+        _forget_changed(output, journal, stamps)
         for entry in journal.entries.values():
             if entry["score"] is not None:
                 shelf.already_kept(entry["score"], entry["scan_id"])
         todo = [file for file in files if file.scan_id not in journal.entries]
         started = time.monotonic()
         try:
-            _run(model, todo, journal, shelf, len(files), workers, on_progress)
+            _run(model, todo, stamps, journal, shelf, workers, on_progress)
             took = time.monotonic() - started
         finally:  # what was finished is usable, whatever stopped the rest
             rows = [_row(journal.entries[file.scan_id]) for file in files if file.scan_id in journal.entries]
@@ -188,9 +193,9 @@ def score(
 def _run(
     model: Model,
     todo: Sequence[ScanFile],
+    stamps: Mapping[str, list[int] | None],
     journal: Journal,
     shelf: PanelShelf,
-    total: int,
     workers: int,
     on_progress: Ticker,
 ) -> None:
@@ -202,26 +207,49 @@ def _run(
         if scored.panel is not None and row.score is not None and shelf.wants(row.score):
             shelf.put(row.score, row.scan_id, scored.panel)
         now = time.monotonic()
-        pending.append({**asdict(row), "trivial": scored.trivial, "seconds": round(now - last, 4)})
+        beside = {"trivial": scored.trivial, "seconds": round(now - last, 4), "stamp": stamps[row.scan_id]}
+        pending.append({**asdict(row), **beside})
         last = now
         if len(pending) >= model.detector.config.score_batch:
             journal.append(pending)
             pending = []
-        on_progress(len(journal.entries) + len(pending), total, "scoring")
+        on_progress(len(journal.entries) + len(pending), len(stamps), "scoring")
     journal.append(pending)
 
 
 def _row(entry: dict[str, Any]) -> ResultRow:
-    fields = {k: v for k, v in entry.items() if k not in ("trivial", "seconds")}
+    fields = {k: v for k, v in entry.items() if k not in ("trivial", "seconds", "stamp")}
     return ResultRow(**{**fields, "warnings": tuple(fields["warnings"])})
 
 
-def _same_model(output: Path, model_hash: str) -> None:
-    receipt = output / "receipt.json"
-    if receipt.is_file() and read_json(receipt).get("model_sha256") != model_hash:
+def _stamp(path: Path) -> list[int] | None:
+    """Return what tells a file from a later one of the same name: its size and time; None when it is not there."""
+    try:
+        facts = path.stat()
+    except (OSError, ValueError):
+        return None
+    return [facts.st_size, facts.st_mtime_ns]
+
+
+def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[int] | None]) -> None:
+    """Drop what an earlier run says of files that are gone or are no longer the same, pictures included."""
+    for scan_id, entry in list(journal.entries.items()):
+        if scan_id not in stamps or entry.get("stamp") != stamps[scan_id]:
+            del journal.entries[scan_id]  # its line stays in the file; a new one overrules it
+            for picture in (output / "panels" / f"{scan_id}.npz", output / "heatmaps" / f"{scan_id}.png"):
+                picture.unlink(missing_ok=True)
+
+
+def _same_work(output: Path, model_hash: str, hash_paths: bool) -> None:
+    """Refuse to resume a run of another model, or one that wrote file names when they are to be hashed."""
+    begun = output / RECEIPT
+    before = read_json(begun) if begun.is_file() else {}
+    if before.get("model_sha256", model_hash) != model_hash:
         raise UsageError(
             f"--resume: {output} was scored with another model; use that model, or choose another --output."
         )
+    if before.get("hashed_paths", hash_paths) != hash_paths:
+        raise UsageError(f"--resume: give --hash-paths just as {output} was begun, or choose another --output.")
 
 
 def _disguise(file: ScanFile) -> ScanFile:

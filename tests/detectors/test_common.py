@@ -295,7 +295,10 @@ def test_weights_that_lack_an_array_or_have_it_in_another_shape_are_refused(case
     case.fitted.save(tmp_path)
     arrays, meta = read_tensors(tmp_path / WEIGHTS)
     largest = max(arrays, key=lambda name: arrays[name].size)
-    for damaged in ({k: v for k, v in arrays.items() if k != largest}, {**arrays, largest: arrays[largest][:1, ..., :1]}):
+    for damaged in (
+        {k: v for k, v in arrays.items() if k != largest},
+        {**arrays, largest: arrays[largest][:1, ..., :1]},
+    ):
         write_tensors(tmp_path / WEIGHTS, damaged, meta)
         with pytest.raises(ModelError, match=WEIGHTS):
             type(case.fitted).load(tmp_path, device="cpu")
@@ -320,7 +323,7 @@ def test_weights_with_an_unknown_setting_are_refused(case: Case, tmp_path: Path)
 
 LESION_FINDERS: dict[str, dict[str, Any]] = {
     "pixel-stats": {},
-    "anogan": {"latent": 16, "width": 8, "steps": 200, "batch": 16, "search_steps": 40, "score_batch": 20},
+    "anogan": {"latent": 16, "width": 8, "steps": 200, "batch": 16, "search_steps": 30, "score_batch": 20},
 }
 
 
