@@ -86,16 +86,19 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=True) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-        DataError: The file is missing or not JSON.
+        DataError: The file is missing, not JSON, or holds something else than an object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"Cannot read {path}: {error}.") from error
+    if not isinstance(found, dict):
+        raise DataError(f"Cannot read {path}: it holds no JSON object.")
+    return found
 
 
 def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
@@ -280,8 +283,11 @@ class RunRecorder:
         self._on_progress = on_progress
         self._rows: list[tuple[int, str, float]] = []
         if resume and (folder / "history.csv").is_file():
-            with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
-                self._rows = [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+            try:
+                with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
+                    self._rows = [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{folder / 'history.csv'} is damaged ({error}): delete it to resume.") from error
 
     @property
     def _checkpoint_file(self) -> Path:

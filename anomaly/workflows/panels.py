@@ -84,7 +84,7 @@ def load_panel(path: Path) -> Panel:
         DataError: Missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             film = kept["film"]
             geometry = Geometry(kept["matrix"], film.shape[:2], int(kept["size"]))
             return Panel(film, kept["prepared"], kept.get("twin"), kept["heatmap"].astype(np.float32), geometry)

@@ -310,7 +310,7 @@ def test_schlegl_2017_by_hand() -> None:
     scan = [[[[0.5, 0.0], [1.0, -1.0]]], [[[0.0, 0.0], [0.0, 0.0]]]]
     twin = [[[[0.0, 0.0], [0.0, -0.5]]], [[[0.0, 0.0], [0.0, 0.0]]]]
     match = match_of(scan, twin, [[[[2.0]], [[0.0]]], [[[1.0]], [[1.0]]]], [[[[1.0]], [[3.0]]], [[[1.0]], [[1.0]]]])
-    scored = schlegl_2017(match, weight=0.1, map_sigma=0.0)
+    scored = schlegl_2017(match, weight=0.1, residual_sigma=0.0)
     np.testing.assert_allclose(scored.scores, [0.65, 0.0], rtol=1e-6)
     np.testing.assert_allclose(scored.terms["residual"], [0.5, 0.0])
     np.testing.assert_allclose(scored.terms["discrimination"], [2.0, 0.0])
@@ -322,14 +322,14 @@ def test_lambda_weighs_residual_against_features(weight: float, expected: float)
     match = match_of(
         np.full((1, 1, 4, 4), 0.5), np.zeros((1, 1, 4, 4)), np.full((1, 2, 1, 1), 2), np.zeros((1, 2, 1, 1))
     )
-    assert schlegl_2017(match, weight=weight, map_sigma=0).scores == pytest.approx([expected])
+    assert schlegl_2017(match, weight=weight, residual_sigma=0).scores == pytest.approx([expected])
 
 
 def test_the_map_averages_channels_and_its_blur_stays_within_each_image() -> None:
     scan = np.zeros((2, 3, 16, 16))
     scan[0, :, 8, 8] = 0.3, 0.6, 0.0
     match = match_of(scan, np.zeros_like(scan), np.zeros((2, 1, 4, 4)), np.zeros((2, 1, 4, 4)))
-    raw, blurred = (schlegl_2017(match, weight=0.1, map_sigma=sigma).heatmaps for sigma in (0.0, 0.1))
+    raw, blurred = (schlegl_2017(match, weight=0.1, residual_sigma=sigma).heatmaps for sigma in (0.0, 0.1))
     assert raw[0, 8, 8] == pytest.approx(0.3)
     assert blurred[0].argmax() == raw[0].argmax()
     assert blurred[0].sum() == pytest.approx(raw[0].sum(), rel=1e-2)
@@ -374,8 +374,8 @@ def test_a_size_it_cannot_draw_is_refused_with_the_fix(size: int) -> None:
         ("search_rate", 0.0),
         ("weight", 1.1),
         ("weight", -0.1),
-        ("map_sigma", 0.5),
-        ("map_sigma", -0.1),
+        ("residual_sigma", 0.5),
+        ("residual_sigma", -0.1),
         ("precision", "fp8"),
         ("score_batch", 0),
         ("steps", 1.5),

@@ -48,8 +48,8 @@ class AnoGanConfig(DetectorConfig):
     """Learning rate of the search."""
     weight: float = Field(default=0.1, ge=0, le=1)
     """lambda: the share of the discriminator-feature term in loss and score."""
-    map_sigma: float = Field(default=0.03, ge=0, lt=0.5)
-    """Blur of the residual map, as a fraction of the width."""
+    residual_sigma: float = Field(default=0.03, ge=0, lt=0.5)
+    """Blur of the signed difference to the twin, as a fraction of the width; 0 is the paper's."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor computes it, else fp32. The comparison itself is always fp32."""
 
@@ -77,7 +77,7 @@ class AnoGan(Detector):
 
     @cached_property
     def _rule(self) -> ScoringRule:
-        return partial(schlegl_2017, weight=self.config.weight, map_sigma=self.config.map_sigma)
+        return partial(schlegl_2017, weight=self.config.weight, residual_sigma=self.config.residual_sigma)
 
     def _shapes(self, channels: int) -> tuple[dict[str, int], dict[str, int]]:
         common = {"channels": channels, "size": self.size, "width": self.config.width}

@@ -36,26 +36,28 @@ class Scored:
 ScoringRule = Callable[[Match], Scored]
 
 
-def schlegl_2017(match: Match, *, weight: float, map_sigma: float) -> Scored:
+def schlegl_2017(match: Match, *, weight: float, residual_sigma: float) -> Scored:
     """Score as Schlegl et al. 2017, eq. 7: A(x) = (1 - lambda) R(x) + lambda D(x).
 
     R is the mean absolute difference per pixel, D the mean absolute difference per discriminator feature; means, not
-    the paper's sums, so that the score does not grow with the image.
+    the paper's sums, so that the score does not grow with the image. The signed difference is blurred before its
+    absolute value is taken, because the generator's pixel noise and slightly shifted ribs cancel under the blur and a
+    diffuse opacity does not; the map is what R averages.
 
     Args:
         match: Scans and twins.
         weight: lambda, 0.1 in the paper.
-        map_sigma: Gaussian blur of the residual map, as a fraction of the width; 0 leaves it raw.
+        residual_sigma: Gaussian blur of the difference, as a fraction of the width; 0 is the paper's.
     """
     from scipy.ndimage import gaussian_filter
 
-    difference = np.abs(match.scan - match.twin)
-    residual = difference.mean(axis=(1, 2, 3))
-    discrimination = np.abs(match.scan_features - match.twin_features).mean(axis=(1, 2, 3))
-    heatmaps = difference.mean(axis=1)
-    sigma = map_sigma * heatmaps.shape[-1]
+    difference = match.scan - match.twin
+    sigma = residual_sigma * difference.shape[-1]
     if sigma > 0:
-        heatmaps = gaussian_filter(heatmaps, sigma=(0, sigma, sigma), mode="nearest")
+        difference = gaussian_filter(difference, sigma=(0, 0, sigma, sigma), mode="nearest")
+    heatmaps = np.abs(difference).mean(axis=1)
+    residual = heatmaps.mean(axis=(1, 2))
+    discrimination = np.abs(match.scan_features - match.twin_features).mean(axis=(1, 2, 3))
     scores = (1.0 - weight) * residual + weight * discrimination
     terms = {"residual": residual, "discrimination": discrimination}
     return Scored(scores.astype(np.float32), {k: v.astype(np.float32) for k, v in terms.items()}, heatmaps)
