@@ -130,7 +130,6 @@ def demo(
             say=lambda command: None if quiet else _say(f"$ {command}"),
             on_progress=on_progress,
         )
-        _print_scores_head(output / "out", 5)
         _print((output / "out" / "evaluation.md").read_text(encoding="utf-8"))
         _print(f"{report}\n{RESEARCH_ONLY}")
 
@@ -370,24 +369,10 @@ def config(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe; `
 def doctor(as_json: Json = False) -> None:
     """Examine the installation."""
     with _front():
-        from anomaly.workflows.doctor import examine
+        from anomaly.workflows.doctor import examine, render
 
         facts = examine()
-        if as_json:
-            _print(json.dumps(facts, indent=2))
-            return
-        for name, version in facts["versions"].items():
-            _print(f"{name:24} {version}")
-        _print(f"{'platform':24} {facts['platform']}, {facts['cores']} cores")
-        if "device" in facts:
-            gpus = ", ".join(facts["gpus"]) or "none"
-            bf16 = "yes" if facts["bf16"] else "no"
-            _print(
-                f"{'device':24} {facts['device']} (GPUs: {gpus}; bf16 in hardware: {bf16}; {facts['threads']} threads)"
-            )
-        for name, use in facts["missing"].items():
-            _print(f"{'missing':24} {name}: needed for {use}; reinstall with `pip install anomaly-cxr`")
-        _print("nothing is missing" if not facts["missing"] else "")
+        _print(json.dumps(facts, indent=2) if as_json else render(facts))
 
 
 def _recipe(detector: str | None, config: Path | None, overrides: list[str] | None, seed: int | None) -> Any:
@@ -409,11 +394,3 @@ def _plain(summary: Any) -> dict[str, Any]:
 def _exit_for(failed: int) -> None:
     if failed:
         raise typer.Exit(EXIT_SOME_FAILED)
-
-
-def _print_scores_head(out: Path, count: int) -> None:
-    from anomaly.workflows.results import read_scores
-
-    for line in read_scores(out)[:count]:
-        if line.row.score is not None:
-            _print(f"#{line.rank} {line.row.path}  score {line.row.score:.4f}  p {line.row.p_value:.3f}")

@@ -45,3 +45,18 @@ def examine() -> dict[str, Any]:
         facts["threads"] = torch.get_num_threads()
         facts["bf16"] = has_fast_bf16(facts["device"])
     return facts
+
+
+def render(facts: dict[str, Any]) -> str:
+    """Return what `examine` found as text, one fact a line."""
+    lines = [f"{name:24} {version}" for name, version in facts["versions"].items()]
+    lines.append(f"{'platform':24} {facts['platform']}, {facts['cores']} cores")
+    if "device" in facts:
+        gpus = ", ".join(facts["gpus"]) or "none"
+        bf16 = "yes" if facts["bf16"] else "no"
+        lines.append(
+            f"{'device':24} {facts['device']} (GPUs: {gpus}; bf16 in hardware: {bf16}; {facts['threads']} threads)"
+        )
+    for name, use in facts["missing"].items():
+        lines.append(f"{'missing':24} {name}: needed for {use}; reinstall with `pip install anomaly-cxr`")
+    return "\n".join(lines if facts["missing"] else [*lines, "nothing is missing"])

@@ -38,10 +38,8 @@ def anomaly(*args: Any) -> Ran:
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
-def spawn(*args: Any, threads: int | None = None, **options: Any) -> subprocess.Popen[str]:
-    """Start a command in a process of its own, networks on so many threads."""
-    if threads is not None:
-        options["env"] = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+def spawn(*args: Any, **options: Any) -> subprocess.Popen[str]:
+    """Start a command in a process of its own."""
     command = [sys.executable, "-m", "anomaly", *(str(arg) for arg in args)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True, **options)

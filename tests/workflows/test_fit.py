@@ -197,13 +197,12 @@ def test_a_full_disk_names_the_file_and_the_fix(unlabelled: Path, tmp_path: Path
     assert anomaly("score", unlabelled, "-m", tmp_path / "run", "-o", tmp_path / "out").code == 0
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_interrupted_training_goes_on_to_the_same_weights(unlabelled: Path, tmp_path: Path) -> None:
     def args(run: str) -> tuple[object, ...]:
         return ("fit", unlabelled, "--normal-only", *TINY_GAN, "-o", tmp_path / run)
 
     checkpoint = tmp_path / "stopped/checkpoints/last.safetensors"
-    ran = stop_when(spawn(*args("stopped"), threads=1), checkpoint.is_file, signal.SIGINT)
+    ran = stop_when(spawn(*args("stopped")), checkpoint.is_file, signal.SIGINT)
     assert ran.code == 130, ran.err
     assert "--resume" in ran.err
     assert "Traceback" not in ran.err
