@@ -156,7 +156,8 @@ def load_recipe(name: str | None, file: Path | None = None, overrides: Sequence[
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"Cannot read the recipe {file}: {error}. Start from `anomaly config anogan`.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"Cannot read the recipe {file}: {reason}. Start from `anomaly config anogan`.") from error
     return parse_recipe(text, str(file), overrides)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from anomaly.errors import DataError
 from anomaly.records import ScanFile
+from anomaly.runs import RECEIPT, read_json
 from anomaly.scans.layouts import class_of_folders, is_mask_folder, patient_key, root_names, split_of_folders
 from anomaly.scans.magic import HEAD, IMAGE_EXTENSIONS, sniff
 from anomaly.scans.manifest import ManifestRow, has_path_column, read_manifest
@@ -36,6 +37,7 @@ class _Found:
     files: list[str]
     others: int = 0
     mask_folders: int = 0
+    own_results: int = 0
     closed_folders: int = 0
 
 
@@ -105,6 +107,8 @@ def _list_folder(root: Path) -> Listing:
         notes.append(f"{_count(len(rows), 'row')} of manifest.csv name no file found here")
     if found.mask_folders:
         notes.append(f"{_count(found.mask_folders, 'folder')} of masks passed over")
+    if found.own_results:
+        notes.append(f"{_count(found.own_results, 'folder')} of this tool's own results passed over")
     if found.closed_folders:
         notes.append(closed)
     return Listing(root, tuple(files), found.others, tuple(notes))
@@ -184,6 +188,9 @@ def _walk(root: Path) -> _Found:
         except OSError:
             found.closed_folders += 1
             continue
+        if prefix and any(entry.name == RECEIPT for entry in inside) and _is_ours(Path(folder)):
+            found.own_results += 1
+            continue
         deeper: list[tuple[str, str, str]] = []
         for entry in inside:
             name = entry.name
@@ -207,6 +214,14 @@ def _walk(root: Path) -> _Found:
         pending.extend(reversed(deeper))
     found.files.sort()
     return found
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell whether this tool wrote a folder: its heatmaps and sample grids are no scans."""
+    try:
+        return "anomaly" in read_json(folder / RECEIPT)["versions"]
+    except (DataError, KeyError, TypeError):
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -45,7 +45,7 @@ def strongest_line(name: str) -> str:
     listed = list_models()
     chosen = next((model for model in listed if model["name"] == name), None)
     best = listed[0]
-    text = f"{name}: {_figure(chosen['dev'] if chosen else None)}"
+    text = f"{name}: {_figure(chosen['dev'])}" if chosen and chosen["dev"] else f"{name} has no committed figure"
     if best["dev"] and best["name"] != name:
         text += f"; the strongest recipe so far is {best['name']} ({best['dev']['auroc']:.3f})"
     return text

@@ -166,7 +166,7 @@ def score(
             _run(model, todo, stamps, journal, shelf, workers, on_progress)
             took = time.monotonic() - started
         finally:  # what was finished is usable, whatever stopped the rest
-            rows = [_row(journal.entries[file.scan_id]) for file in files if file.scan_id in journal.entries]
+            rows = [_row(file, journal.entries[file.scan_id]) for file in files if file.scan_id in journal.entries]
             write_scores(output, rows, alpha=alpha)
         draw_heatmaps(output, on_progress=on_progress)
         write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
@@ -217,9 +217,11 @@ def _run(
     journal.append(pending)
 
 
-def _row(entry: dict[str, Any]) -> ResultRow:
+def _row(file: ScanFile, entry: dict[str, Any]) -> ResultRow:
+    """Return a file's row: scores from the journal, labels as the folder or manifest gives them now."""
     fields = {k: v for k, v in entry.items() if k not in ("trivial", "seconds", "stamp")}
-    return ResultRow(**{**fields, "warnings": tuple(fields["warnings"])})
+    known = {"label": file.label, "class_name": file.class_name}
+    return ResultRow(**{**fields, **known, "warnings": tuple(fields["warnings"])})
 
 
 def _stamp(path: Path) -> list[int] | None:

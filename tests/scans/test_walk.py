@@ -272,3 +272,12 @@ def test_real_folders() -> None:
     assert (labels.count(0), labels.count(1)) == (114, 234)
     assert all(file.patient for file in listing.files)
     assert {file.split for file in listing.files} == {"dev"}
+
+
+def test_this_tools_own_results_inside_the_folder_are_no_scans(tmp_path: Path) -> None:
+    put(tmp_path, "film.png", "out/heatmaps/film-1234.png", "theirs/other.png")
+    put(tmp_path, "out/receipt.json", content=b'{"command": "score", "versions": {"anomaly": "0.1.0"}}')
+    put(tmp_path, "theirs/receipt.json", content=b'{"shop": "another file of that name"}')
+    listing = list_scans(tmp_path)
+    assert [file.relative for file in listing.files] == ["film.png", "theirs/other.png"]
+    assert any("own results" in note for note in listing.notes)

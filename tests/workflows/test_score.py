@@ -264,6 +264,20 @@ def test_resume_scores_what_is_new_or_changed_and_drops_what_is_gone(few: Path, 
     assert {p.name for p in (out / "heatmaps").iterdir()} == {p.name for p in (tmp_path / "afresh/heatmaps").iterdir()}
 
 
+def test_resume_takes_labels_as_they_are_now(few: Path, model: Path, tmp_path: Path) -> None:
+    films = Path(shutil.copytree(few, tmp_path / "films"))
+    args = ("score", films, "-m", model, "-o", tmp_path / "out")
+
+    def labels_after(label: int, *flags: str) -> set[str]:
+        lines = [f"{film.name},{label}" for film in sorted(films.glob("*.png"))]
+        (films / "manifest.csv").write_text("\n".join(["path,label", *lines]))
+        assert anomaly(*args, *flags).code == 0
+        return {row["label"] for row in table(tmp_path / "out").values() if row["path"].endswith(".png")}
+
+    assert labels_after(0) == {"0"}
+    assert labels_after(1, "--resume") == {"1"}
+
+
 def test_resume_refuses_another_model_and_other_naming(few: Path, model: Path, phantoms: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert anomaly("score", few, "-m", model, "-o", out).code == 0

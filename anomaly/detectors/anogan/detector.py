@@ -44,7 +44,7 @@ class AnoGanConfig(DetectorConfig):
     """Steps between checkpoints and sample grids."""
     search_steps: int = Field(default=200, ge=0)
     """Adam steps on z per scan; 500 in Schlegl et al."""
-    search_rate: float = Field(default=0.05, gt=0)
+    search_rate: float = Field(default=0.1, gt=0)
     """Learning rate of the search."""
     weight: float = Field(default=0.1, ge=0, le=1)
     """lambda: the share of the discriminator-feature term in loss and score."""
