@@ -343,7 +343,20 @@ def test_the_score_is_the_sum_of_its_terms(trained: tuple[AnoGan, Float32]) -> N
     terms = out.terms
     np.testing.assert_allclose(out.scores, 0.9 * terms["residual"] + 0.1 * terms["discrimination"], rtol=1e-5)
     assert out.twin is not None
-    np.testing.assert_allclose(terms["residual"], np.abs(out.twin - trained[1]).mean(axis=(1, 2, 3)), rtol=1e-5)
+    assert out.heatmaps is not None
+    np.testing.assert_allclose(terms["residual"], out.heatmaps.mean(axis=(1, 2)), rtol=1e-5)
+    assert (terms["residual"] < np.abs(out.twin - trained[1]).mean(axis=(1, 2, 3))).all()
+
+
+def test_the_blur_comes_before_the_absolute_value() -> None:
+    """Noise that changes sign from pixel to pixel cancels; a broad difference of the same strength stays."""
+    checks = np.where(np.indices((32, 32)).sum(axis=0) % 2, 0.4, -0.4)
+    broad = np.full((32, 32), 0.4)
+    scan = np.stack([checks, broad])[:, None]
+    features = np.zeros((2, 1, 4, 4))
+    scored = schlegl_2017(match_of(scan, np.zeros_like(scan), features, features), weight=0.1, residual_sigma=0.06)
+    assert scored.terms["residual"][0] < 0.02
+    assert scored.terms["residual"][1] == pytest.approx(0.4, rel=1e-5)
 
 
 # settings
