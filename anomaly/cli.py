@@ -59,7 +59,7 @@ def _front(verbose: bool = False, quiet: bool = False, *, resumable: bool = Fals
         with ticker(quiet) as on_progress:
             yield on_progress
     except KeyboardInterrupt:
-        go_on = " What was finished is kept; run the same command with --resume to go on."
+        go_on = " What was finished is kept; run the same command with --resume (not --overwrite) to go on."
         _say("Interrupted." + (go_on if resumable else ""))
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except AnomalyError as error:
@@ -118,11 +118,11 @@ def demo(
     with _front(verbose, quiet) as on_progress:
         from anomaly.workflows.demo import DEMO_SETTINGS, demo
 
-        settings = DEMO_SETTINGS if detector is None and not overrides else tuple(overrides or ())
+        quick = DEMO_SETTINGS if detector in (None, "anogan") else ()
         report = demo(
             output,
             detector=detector or "anogan",
-            overrides=settings,
+            overrides=(*quick, *(overrides or ())),
             seed=seed or 0,
             overwrite=overwrite,
             device=device,
@@ -262,7 +262,10 @@ def evaluate(
     labels: Annotated[
         Path | None, typer.Option("--labels", help="CSV with path (or scan_id) and label; default: as found by score.")
     ] = None,
-    alpha: Annotated[float, typer.Option("--alpha", min=0.0, max=1.0, help="Count false alarms at p <= alpha.")] = 0.05,
+    alpha: Annotated[
+        float | None,
+        typer.Option("--alpha", min=0.0, max=1.0, help="Count false alarms at p <= alpha; default: the run's."),
+    ] = None,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,

@@ -1,12 +1,11 @@
 """What can go wrong for a user: one sentence saying what, one saying what to do, and an exit code.
 
 Exit codes: 0 ok, 1 bug, 2 usage, 3 finished but some files failed, 4 data or manifest invalid,
-5 model artefact invalid, 6 optional extra missing, 130 interrupted.
+5 model artefact invalid, 130 interrupted.
 """
 
 from __future__ import annotations
 
-EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130
@@ -44,9 +43,3 @@ class ModelError(AnomalyError):
     """A model folder that is incomplete, damaged or made by a newer version (exit 5)."""
 
     exit_code = 5
-
-
-class MissingExtraError(AnomalyError):
-    """An optional package is needed and not installed (exit 6)."""
-
-    exit_code = 6

@@ -65,10 +65,15 @@ def _umask() -> int:
     return mask
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with writing(path) as file:
+        file.write(data)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all (undecodable bytes of file names survive as they were)."""
-    with writing(path) as file:
-        file.write(text.encode("utf-8", errors="surrogateescape"))
+    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
 
 
 def write_table(path: Path, rows: Iterable[Sequence[object]]) -> None:
@@ -157,7 +162,7 @@ def claim_folder(
             raise UsageError(
                 f"{folder} is not empty: choose another --output, or add {go_on}--overwrite to replace it."
             )
-        if _owner(folder) != command:
+        if owner(folder) != command:
             raise UsageError(
                 f"{folder} was not written by `anomaly {command}`, so it is left alone: choose another --output."
             )
@@ -186,7 +191,7 @@ def _empty(folder: Path) -> None:
         raise OutputError(f"Cannot empty the folder {folder}: {error.strerror}. Choose another --output.") from error
 
 
-def _owner(folder: Path) -> str | None:
+def owner(folder: Path) -> str | None:
     """Return the command that wrote a folder, or None when it has no receipt of ours."""
     try:
         return str(read_json(folder / RECEIPT)["command"])
@@ -213,16 +218,26 @@ def receipt(folder: Path, command: str, facts: dict[str, Any]) -> Iterator[dict[
         facts: Everything worth knowing of the run; must be JSON. Add to what is yielded as results come in. A fact
             named "argv" stands in for the command line as typed.
     """
-    _write_receipt(folder, command, "running", facts)
-    started = time.monotonic()
+    earlier = _seconds_before(folder)
+    started = time.monotonic() - earlier
+    _write_receipt(folder, command, "running", {**facts, "seconds": earlier})
     try:
         yield facts
     except BaseException as error:
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with contextlib.suppress(OutputError):  # a full disk is what failed: its own message matters more
-            _write_receipt(folder, command, status, {**facts, "error": str(error)})
+            took = round(time.monotonic() - started, 2)
+            _write_receipt(folder, command, status, {**facts, "error": str(error), "seconds": took})
         raise
     _write_receipt(folder, command, "done", {**facts, "seconds": round(time.monotonic() - started, 2)})
+
+
+def _seconds_before(folder: Path) -> float:
+    """Return what the interrupted legs of a resumed run took; what a killed one took is not known."""
+    try:
+        return float(read_json(folder / RECEIPT)["seconds"])
+    except (DataError, KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def _write_receipt(folder: Path, command: str, status: str, facts: Mapping[str, Any]) -> None:

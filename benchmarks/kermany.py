@@ -20,7 +20,7 @@ from anomaly.evaluate.intervals import paired_difference
 from anomaly.evaluate.table import to_dicts
 from anomaly.runs import read_json
 from anomaly.workflows.evaluate import evaluate
-from anomaly.workflows.fit import fit
+from anomaly.workflows.fit import fit, resolve
 from anomaly.workflows.progress import PlainTicker
 from anomaly.workflows.results import read_scores
 from anomaly.workflows.score import score
@@ -29,20 +29,23 @@ from anomaly.workflows.score import score
 def one(recipe_name: str, seed: int, data: Path) -> dict[str, Any]:
     """Fit, score and evaluate one recipe with one seed; what is finished already is kept."""
     run, out = WORK / "kermany" / f"{recipe_name}-{seed}", WORK / "kermany" / f"{recipe_name}-{seed}-dev"
-    recipe = load_recipe(recipe_name, overrides=[f"seed={seed}"])
+    recipe, _ = resolve(load_recipe(recipe_name, overrides=[f"seed={seed}"]))
+    if (run / "config.yaml").is_file() and load_recipe(None, run / "config.yaml") != recipe:
+        raise SystemExit(f"{run} was fitted with other settings: remove it to measure the recipe as it is now")
     if not (run / "model" / "model.json").is_file():
         fit(
             data / "kermany/train/NORMAL", run, recipe, normal_only=True, resume=run.exists(), on_progress=PlainTicker()
         )
-    if not (out / "report.html").is_file():
+    if not (out / "receipt.json").is_file() or read_json(out / "receipt.json")["status"] != "done":
         started = time.monotonic()
         score(data / "kermany/dev", run, out, resume=out.exists(), on_progress=PlainTicker())
         print(f"{recipe_name} seed {seed}: scored in {time.monotonic() - started:.0f} s", flush=True)
     result = evaluate(out)
     return {
         "seed": seed,
-        "fit_seconds": read_json(run / "receipt.json")["seconds"],
-        "score_seconds": read_json(out / "receipt.json")["seconds"],
+        # only the first seed is timed: the others may have run beside other work
+        "fit_seconds": read_json(run / "receipt.json")["seconds"] if seed == 0 else None,
+        "score_seconds": read_json(out / "receipt.json")["seconds"] if seed == 0 else None,
         "rows": to_dicts(result.rows),
         "false_alarms": result.alarms,
     }

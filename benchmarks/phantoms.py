@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from common import WORK, parser, spread, write_result
 
-from anomaly.config import load_recipe
-from anomaly.detectors.base import Detector
+from anomaly.config import dump_recipe, load_recipe
 from anomaly.evaluate.baselines import trivial_statistics
 from anomaly.evaluate.intervals import paired_difference
 from anomaly.evaluate.localise import hit_rates
@@ -22,9 +21,9 @@ from anomaly.evaluate.table import evaluate_scores, to_dicts
 from anomaly.prepare.prepare import Preparation, resize
 from anomaly.prepare.source import ArraySource
 from anomaly.records import Scan
-from anomaly.registry import detector_class
-from anomaly.runs import RunRecorder
+from anomaly.runs import RunRecorder, write_text
 from anomaly.scans.phantom import make_phantom
+from anomaly.workflows.fit import resolve
 from anomaly.workflows.progress import PlainTicker
 
 TRAIN, TEST, TRAIN_SEED, TEST_SEED = 1200, 400, 100, 200
@@ -61,16 +60,16 @@ def scored(method: str, seed: int, train: dict[str, Any], test: dict[str, Any]) 
     """Fit a shipped recipe on the training phantoms and score the unseen ones; kept on disk."""
     folder = WORK / "phantoms" / f"{method}-{seed}"
     path = folder / "scores.npz"
+    recipe, detector = resolve(load_recipe(method, overrides=[f"seed={seed}"]))
+    if (folder / "config.yaml").is_file() and load_recipe(None, folder / "config.yaml") != recipe:
+        raise SystemExit(f"{folder} was fitted with other settings: remove it to measure the recipe as it is now")
     if path.is_file():
         return dict(np.load(path, allow_pickle=False))
-    recipe = load_recipe(method)
-    cls = detector_class(recipe.method)
-    detector: Detector = cls(cls.Config.model_validate(recipe.detector), size=recipe.size, seed=seed)
+    write_text(folder / "config.yaml", dump_recipe(recipe))
     recorder = RunRecorder(folder, resume=True, on_progress=PlainTicker())
     detector.fit(ArraySource(train["images"]), recorder=recorder)
     output = detector.score(test["images"])
     arrays = {"scores": output.scores, "maps": output.heatmaps, **{f"term {k}": v for k, v in output.terms.items()}}
-    folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
     return arrays
 

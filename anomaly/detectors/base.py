@@ -152,6 +152,10 @@ class Detector(ABC):
         detector.channels = channels
         return detector
 
+    def runs_on(self) -> str:
+        """Return where and in which number format scores are computed; another answer may differ a little."""
+        return "cpu fp64"
+
     @abstractmethod
     def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
         """Learn, from scratch."""

@@ -38,6 +38,11 @@ def has_fast_bf16(device: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def uses_bf16(device: str, precision: str) -> bool:
+    """Return what "auto", "fp32" or "bf16" comes to on "cpu" or "cuda": auto takes bf16 where it is in hardware."""
+    return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
+
+
 def open_fabric(device: str, precision: str) -> Fabric:
     """Return a Fabric on one device.
 
@@ -48,7 +53,7 @@ def open_fabric(device: str, precision: str) -> Fabric:
     from lightning.fabric import Fabric
 
     where = resolve_device(device)
-    bf16 = precision == "bf16" or (precision == "auto" and has_fast_bf16(where))
+    bf16 = uses_bf16(where, precision)
     with _quiet("lightning.pytorch.utilities.rank_zero"):  # Fabric speaks through it
         return Fabric(accelerator=where, devices=1, precision="bf16-mixed" if bf16 else "32-true")
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from anomaly.errors import DataError, ScanError
 from anomaly.records import Float32, Float64
+from anomaly.runs import writing
 from anomaly.scans.hush import hushed
 from anomaly.scans.luts import look_up, window
 from anomaly.scans.magic import is_bare_dicom
@@ -378,12 +378,8 @@ def write_dicom(
     data.PixelData = payload
     data["PixelData"].VR = "OB" if allocated == 8 else "OW"
 
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        data.save_as(aside, enforce_file_format=True)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with writing(path) as file:
+        data.save_as(file, enforce_file_format=True)
 
 
 def _uid(role: str, patient: str, shape: str, payload: bytes) -> UID:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from anomaly.errors import DataError, UsageError
 from anomaly.records import Float32
+from anomaly.runs import write_bytes
 from anomaly.scans.phantom_anatomy import build_chest
 from anomaly.scans.phantom_body import Body, Grid, draw_body, smooth_noise, soften
 from anomaly.scans.phantom_lesions import LESIONS, MASK_SHARE, SHARES, build_lesion
@@ -130,6 +131,8 @@ def write_phantoms(
     """
     if n < 1:
         raise UsageError(f"Cannot write {n} phantoms. Ask for at least 1.")
+    if seed < 0:
+        raise UsageError(f"A phantom's seed counts from 0, not {seed}. Pass 0 or more.")
     if not 0 <= abnormal <= n:
         raise UsageError(f"Cannot make {abnormal} of {n} phantoms abnormal. Ask for 0 to {n}.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -145,7 +148,7 @@ def write_phantoms(
         written = _write_film(out / ("abnormal" if index in sick else "normal"), name, film, index, seed)
         if film.lesion is not None:
             mask = f"masks/{name}.png"
-            _replace(out / mask, _png(film.lesion_mask.astype(np.uint8) * np.uint8(255)))
+            write_bytes(out / mask, _png(film.lesion_mask.astype(np.uint8) * np.uint8(255)))
         fields = (
             written.relative_to(out).as_posix(),
             _patient(index),
@@ -162,7 +165,7 @@ def write_phantoms(
     writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _replace(out / "manifest.csv", table.getvalue().encode())
+    write_bytes(out / "manifest.csv", table.getvalue().encode())
     return rows
 
 
@@ -278,7 +281,7 @@ def _write_film(folder: Path, name: str, film: Phantom, index: int, seed: int) -
         path = folder / f"{name}.png"
         eight = np.rint(film.pixels * 255).astype(np.uint8)
         sixteen = np.rint(film.pixels * 65535).astype(np.uint16)
-        _replace(path, _png(eight if kind == "png8" else sixteen))
+        write_bytes(path, _png(eight if kind == "png8" else sixteen))
         return path
     from anomaly.scans.dicom import write_dicom
 
@@ -295,10 +298,3 @@ def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 
     encoded = cv2.imencode(".png", pixels)[1]
     return bytes(encoded.tobytes())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside, then rename, so that a film on disk is always whole."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_bytes(content)
-    aside.replace(path)

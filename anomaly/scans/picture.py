@@ -45,7 +45,7 @@ def check_size(width: int, height: int, max_megapixels: float) -> None:
     if megapixels > max_megapixels:
         raise ScanError(
             f"is too large ({width} x {height} = {megapixels:.0f} megapixels, the limit is {max_megapixels:g}); "
-            "make it smaller or raise max_megapixels"
+            "make it smaller, or fit with a larger --set read.max_megapixels"
         )
 
 

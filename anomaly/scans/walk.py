@@ -15,7 +15,7 @@ from anomaly.runs import RECEIPT, read_json
 from anomaly.scans.layouts import class_of_folders, is_mask_folder, patient_key, root_names, split_of_folders
 from anomaly.scans.magic import HEAD, IMAGE_EXTENSIONS, sniff
 from anomaly.scans.manifest import ManifestRow, has_path_column, read_manifest
-from anomaly.scans.patients import hash_patient, is_identifier, load_salt
+from anomaly.scans.patients import hash_patient, load_salt
 
 _LOOKED_FOR = "DICOM (with or without extension), PNG, JPEG, TIFF and BMP"
 
@@ -72,9 +72,9 @@ def list_scans(scans: Path) -> Listing:
 
 
 def make_scan_id(relative: str) -> str:
-    """Return an id for a relative posix path: unique, stable, safe as a file name (slug, '-', 8 hex digits)."""
+    """Return an id for a relative posix path: unique, stable, safe as a file name (slug, '-', 16 hex digits)."""
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "-", PurePosixPath(relative).stem).strip("-.")[:48].rstrip("-.")
-    digest = sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    digest = sha256(relative.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return f"{slug or 'scan'}-{digest}"
 
 
@@ -167,7 +167,7 @@ class _Namer:
         )
 
     def _hash(self, key: str | None) -> str | None:
-        if key is None or not is_identifier(key):
+        if key is None:
             return None
         if self._salt is None:
             self._salt = load_salt()

@@ -67,7 +67,7 @@ def demo(
         say(f"anomaly phantom {unseen} --n {test} --abnormal {abnormal} --seed {seed + 1}")
         write_phantoms(unseen, n=test, abnormal=abnormal, seed=seed + 1, on_film=drawing(test))
         changed = "".join(f" --set {override}" for override in overrides)
-        say(f"anomaly fit {train} --normal-only -d {detector}{changed} -o {run}")
+        say(f"anomaly fit {train} --normal-only -d {detector} --seed {seed}{changed} -o {run}")
         fit(train, run, recipe, normal_only=True, device=device, workers=workers, on_progress=on_progress)
         say(f"anomaly score {unseen} -m {run} -o {out}")
         score(unseen, run, out, device=device, workers=workers, on_progress=on_progress)

@@ -58,5 +58,5 @@ def render(facts: dict[str, Any]) -> str:
             f"{'device':24} {facts['device']} (GPUs: {gpus}; bf16 in hardware: {bf16}; {facts['threads']} threads)"
         )
     for name, use in facts["missing"].items():
-        lines.append(f"{'missing':24} {name}: needed for {use}; reinstall with `pip install anomaly-cxr`")
+        lines.append(f"{'missing':24} {name}: needed for {use}; install anomaly again (in a checkout: `make install`)")
     return "\n".join(lines if facts["missing"] else [*lines, "nothing is missing"])

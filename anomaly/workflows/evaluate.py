@@ -13,9 +13,9 @@ from anomaly.errors import DataError
 from anomaly.evaluate.intervals import wilson
 from anomaly.evaluate.table import MetricRow, evaluate_scores, to_dicts, to_markdown
 from anomaly.records import NORMAL
-from anomaly.runs import write_json, write_text
+from anomaly.runs import RECEIPT, read_json, write_json, write_text
 from anomaly.scans.manifest import parse_label
-from anomaly.workflows.journal import Journal
+from anomaly.workflows.journal import read_journal
 from anomaly.workflows.results import ScoreLine, flags, read_scores
 
 EVALUATION = "evaluation.json"
@@ -33,20 +33,21 @@ class Evaluation:
     notes: tuple[str, ...]
 
 
-def evaluate(out: Path, *, labels: Path | None = None, alpha: float = 0.05, n_boot: int = 2000) -> Evaluation:
+def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = None, n_boot: int = 2000) -> Evaluation:
     """Evaluate a scoring run and write evaluation.json and evaluation.md into it.
 
     Args:
         out: A folder written by `anomaly score`.
         labels: A CSV with `scan_id` or `path`, and `label` (0, 1, normal, abnormal, empty); None for the labels the
             run found in its manifest or class folders.
-        alpha: At which to count false alarms among the normals.
+        alpha: At which to count false alarms among the normals; None for the run's own.
         n_boot: Bootstrap replicates, resampling whole patients.
 
     Raises:
         DataError: Not a results folder, or a label file that does not fit it.
     """
     lines = read_scores(out)
+    alpha = float(read_json(out / RECEIPT)["alpha"]) if alpha is None else alpha
     scored = [line for line in lines if line.row.score is not None]
     known = _labels(scored, labels)
     kept = [(line, known[line.row.scan_id]) for line in scored if known.get(line.row.scan_id) is not None]
@@ -106,7 +107,7 @@ def _labels(lines: list[ScoreLine], file: Path | None) -> dict[str, int | None]:
 
 def _baselines(out: Path, lines: list[ScoreLine]) -> dict[str, Any]:
     """Return the trivial statistics of these scans, leaving out any that is the same for all of them."""
-    entries = Journal(out).entries
+    entries = read_journal(out)
     trivial = [(entries.get(line.row.scan_id) or {}).get("trivial") for line in lines]
     known = [values for values in trivial if values is not None]
     if len(known) < len(lines) or not known:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,13 @@ from anomaly.detectors.base import Detector
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.prepare import Preparation
 from anomaly.prepare.source import ArraySource
-from anomaly.records import NORMAL, Float32, ScanFile
+from anomaly.records import NORMAL, Float32, Int64, ScanFile
 from anomaly.registry import detector_class
 from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_table, write_text
 from anomaly.scans.split import split_normals
 from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.model import save_model
-from anomaly.workflows.prepare_scans import prepare_scans
+from anomaly.workflows.prepare_scans import Outcome, prepare_scans
 from anomaly.workflows.progress import Ticker, silent
 
 log = logging.getLogger("anomaly")
@@ -66,7 +67,7 @@ class _Films:
 
 
 def select_normals(listing: Listing, *, normal_only: bool) -> Selection:
-    """Choose the scans an unsupervised fit may see.
+    """Choose the scans an unsupervised fit may see: normals, of the train split where there is one.
 
     Args:
         listing: Of the folder or manifest.
@@ -93,6 +94,18 @@ def select_normals(listing: Listing, *, normal_only: bool) -> Selection:
     left += [(f, "label unknown") for f in for_training if f.label is None]
     sources = sorted({f.label_source or "labels" for f in labelled})
     return Selection(tuple(normal), tuple(left), f"labelled normal ({', '.join(sources)})")
+
+
+def resolve(recipe: Recipe, *, device: str = "auto") -> tuple[Recipe, Detector]:
+    """Return the recipe with every setting of its method written out, and the unfitted detector it describes.
+
+    Raises:
+        UsageError: No such method, or settings it does not know or cannot work with.
+    """
+    cls = detector_class(recipe.method)
+    settings = validate(cls.Config, recipe.detector, f"recipe, detector of method {recipe.method!r}")
+    full = recipe.model_copy(update={"detector": settings.model_dump(mode="json")})
+    return full, cls(settings, size=recipe.size, device=device, seed=recipe.seed)
 
 
 def _is_train(file: ScanFile) -> bool:
@@ -128,34 +141,32 @@ def fit(
         DataError: Too few normals, or scans whose labels do not allow the fit.
         UsageError: Wrong settings or output folder.
     """
-    cls = detector_class(recipe.method)
-    settings = validate(cls.Config, recipe.detector, f"recipe, detector of method {recipe.method!r}")
-    recipe = recipe.model_copy(update={"detector": settings.model_dump(mode="json")})
+    recipe, detector = resolve(recipe, device=device)
     listing = list_scans(scans)
     selection = select_normals(listing, normal_only=normal_only)
-    _enough(len(selection.chosen), scans, selection)
-    detector: Detector = cls(settings, size=recipe.size, device=device, seed=recipe.seed)
-
+    enough(len(selection.chosen), scans, selection)
     claim_folder(output, command="fit", resume=resume, overwrite=overwrite, inputs=(scans,))
     if resume:
         _same_run(output, recipe, selection)
     facts: dict[str, Any] = {
         "method": recipe.method,
         "seed": recipe.seed,
-        "device": device,
         "normal": selection.basis,
-        "scans_sha256": _fingerprint(selection),
-        "left_out": _count_reasons(selection),
+        "scans_sha256": fingerprint(selection),
+        "left_out": count_reasons(selection),
     }
     with receipt(output, "fit", facts):
         write_text(output / "config.yaml", dump_recipe(recipe))
         films = _read(selection.chosen, recipe, workers, on_progress)
-        _enough(len(films.files), scans, selection)
+        enough(len(films.files), scans, selection)
         parts = recipe.calibration
-        train, held_out = split_normals(films.patients, parts.fraction, recipe.seed, minimum=parts.minimum)
-        _write_splits(output, films, train, held_out, selection)
+        groups = _number(films.patients)
+        train, held_out = split_normals(groups.tolist(), parts.fraction, recipe.seed, minimum=parts.minimum)
+        splits = _split_rows(films, train, held_out, selection)
+        if resume:
+            _same_split(output / "splits.csv", splits)
+        write_table(output / "splits.csv", splits)
         images = np.stack(films.images)
-        groups = np.unique(films.patients, return_inverse=True)[1].astype(np.int64)
         recorder = RunRecorder(output, resume=resume, on_progress=on_progress)
         detector.fit(ArraySource(images[train], groups[train]), recorder=recorder)
         recorder.flush()
@@ -167,11 +178,31 @@ def fit(
             "trained_on": len(train),
             "held_out_normals": len(held_out),
             "patients": len(set(films.patients)),
+            "scored_on": detector.runs_on(),
         }
         save_model(output / "model", recipe, detector, calibration, data=data)
     failed = tuple(f"{file.relative}: {reason}" for file, reason in films.failed)
     notes = (*listing.notes, *_notes(films, calibration, parts.alpha))
     return FitSummary(output, len(train), len(held_out), len(selection.left_out), failed, notes)
+
+
+def _number(patients: Sequence[str]) -> Int64:
+    """Number patients in the order of their first films: the salt of their hashes must not shape a split."""
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    return np.array([numbers[patient] for patient in patients], dtype=np.int64)
+
+
+def _same_split(before: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Refuse to go on when films would change sides: the checkpoint may have seen what is now held out."""
+    if not before.is_file():
+        return
+    with before.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        drawn = {row["scan_id"]: row["role"] for row in csv.DictReader(file)}
+    if drawn != {row[0]: row[3] for row in rows[1:]}:
+        raise UsageError(
+            f"--resume: the films or patients are not those {before} was drawn from, so some would change from "
+            "training to calibration: start afresh with --overwrite."
+        )
 
 
 def _notes(films: _Films, calibration: Calibration, alpha: float) -> list[str]:
@@ -204,15 +235,20 @@ def score_in_chunks(detector: Detector, images: Float32, on_progress: Ticker, wh
     return np.concatenate(scores), np.concatenate(heatmaps)
 
 
+def _prepared(files: Sequence[ScanFile], recipe: Recipe, workers: int) -> Iterator[Outcome[str | None]]:
+    """Prepare files, keeping of each scan its patient (of the manifest, the file name or the DICOM header)."""
+    preparation = Preparation(recipe.prepare, recipe.size)
+    return prepare_scans(files, preparation, recipe.read, lambda scan: scan.patient, workers=workers)
+
+
 def _read(files: Sequence[ScanFile], recipe: Recipe, workers: int, on_progress: Ticker) -> _Films:
     films = _Films()
-    preparation = Preparation(recipe.prepare, recipe.size)
-    for done, outcome in enumerate(prepare_scans(files, preparation, recipe.read, workers=workers), start=1):
+    for done, outcome in enumerate(_prepared(files, recipe, workers), start=1):
         on_progress(done, len(files), "reading")
-        if outcome.prepared is None or outcome.scan is None:
+        if outcome.prepared is None:
             films.failed.append((outcome.file, outcome.error or "unreadable"))
             continue
-        patient = outcome.file.patient or outcome.scan.patient
+        patient = outcome.kept
         films.without_id += patient is None
         films.files.append(outcome.file)
         films.images.append(outcome.prepared.image)
@@ -220,9 +256,14 @@ def _read(files: Sequence[ScanFile], recipe: Recipe, workers: int, on_progress: 
     return films
 
 
-def _enough(count: int, scans: Path, selection: Selection) -> None:
+def enough(count: int, scans: Path, selection: Selection) -> None:
+    """Refuse too few normals, saying what was left out.
+
+    Raises:
+        DataError: Fewer than 16.
+    """
     if count < FEWEST_NORMALS:
-        others = ", ".join(f"{number} {reason}" for reason, number in _count_reasons(selection).items())
+        others = ", ".join(f"{number} {reason}" for reason, number in count_reasons(selection).items())
         raise DataError(
             f"{scans} gives {count} normal scan{'s' if count != 1 else ''} to learn from"
             f"{f' (left out: {others})' if others else ''}; at least {FEWEST_NORMALS} are needed, and hundreds for a "
@@ -230,7 +271,7 @@ def _enough(count: int, scans: Path, selection: Selection) -> None:
         )
 
 
-def _fingerprint(selection: Selection) -> str:
+def fingerprint(selection: Selection) -> str:
     """Return a hash of which files are trained on: relative paths and sizes."""
     digest = hashlib.sha256()
     for file in selection.chosen:
@@ -246,17 +287,17 @@ def _same_run(output: Path, recipe: Recipe, selection: Selection) -> None:
         raise UsageError(
             f"--resume: the settings differ from those in {config}; resume with the same, or choose another --output."
         )
-    if begun.is_file() and read_json(begun).get("scans_sha256") not in (None, _fingerprint(selection)):
+    if begun.is_file() and read_json(begun).get("scans_sha256") not in (None, fingerprint(selection)):
         raise UsageError(f"--resume: {output} was begun on other scans; give the same, or choose another --output.")
 
 
-def _count_reasons(selection: Selection) -> dict[str, int]:
+def count_reasons(selection: Selection) -> dict[str, int]:
+    """Return how many scans were left out for each reason."""
     return dict(sorted(Counter(reason for _, reason in selection.left_out).items()))
 
 
-def _write_splits(
-    output: Path, films: _Films, train: Sequence[int] | Any, held_out: Sequence[int] | Any, selection: Selection
-) -> None:
+def _split_rows(films: _Films, train: Int64, held_out: Int64, selection: Selection) -> list[list[str]]:
+    """Return splits.csv: every file found, the role it has, and why."""
     rows = [["scan_id", "path", "patient", "role", "reason"]]
     role = {int(i): "train" for i in train} | {int(i): "calibration" for i in held_out}
     for i, file in enumerate(films.files):
@@ -264,4 +305,4 @@ def _write_splits(
         rows.append([file.scan_id, file.relative, patient, role[i], ""])
     for what, files in (("failed", films.failed), ("left out", selection.left_out)):
         rows += [[file.scan_id, file.relative, file.patient or "", what, reason] for file, reason in files]
-    write_table(output / "splits.csv", rows)
+    return rows

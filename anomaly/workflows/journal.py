@@ -13,6 +13,23 @@ from anomaly.errors import OutputError
 JOURNAL = "journal.jsonl"
 
 
+def read_journal(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the finished scans of a run by scan id, the last word on each; damaged lines are passed over.
+
+    Reads only: the run may still be going on.
+    """
+    path = folder / JOURNAL
+    entries: dict[str, dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and "scan_id" in entry:
+            entries[entry["scan_id"]] = entry
+    return entries
+
+
 class Journal:
     """The append-only record of a scoring run.
 
@@ -22,22 +39,13 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
-        self.entries: dict[str, dict[str, Any]] = {}
-        good = 0
+        self._good = 0
         if self.path.is_file():
             data = self.path.read_bytes()
-            for line in data.splitlines(keepends=True):
-                try:
-                    entry = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    entry = None
-                if not isinstance(entry, dict) or "scan_id" not in entry:
-                    break
-                self.entries[entry["scan_id"]] = entry
-                good += len(line)
-            if good < len(data):
-                os.truncate(self.path, good)
-        self._good = good
+            self._good = data.rfind(b"\n") + 1
+            if self._good < len(data):
+                os.truncate(self.path, self._good)
+        self.entries = read_journal(folder)
 
     def append(self, entries: Sequence[dict[str, Any]]) -> None:
         """Add finished scans and see them onto the disk.

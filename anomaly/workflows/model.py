@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from anomaly.detectors.base import WEIGHTS, Detector
 from anomaly.errors import DataError, ModelError, UsageError
 from anomaly.prepare.prepare import Preparation
 from anomaly.registry import detector_class
-from anomaly.runs import read_json, sha256_of, write_json, write_text
+from anomaly.runs import owner, read_json, sha256_of, write_json, write_text
 
 SCHEMA_VERSION = 1
 MODEL_JSON = "model.json"
@@ -88,7 +90,14 @@ def describe_model(folder: Path, facts: ModelFacts) -> None:
     """Write the model card and, last, model.json with the sha256 of the files it stands for."""
     write_text(folder / "README.md", _card(facts))
     sha256 = {name: sha256_of(folder / name) for name in (WEIGHTS, CALIBRATION)}
+    sha256[MODEL_JSON] = _digest(facts)
     write_json(folder / MODEL_JSON, facts.model_copy(update={"sha256": sha256}).model_dump(mode="json"))
+
+
+def _digest(facts: ModelFacts) -> str:
+    """Return the sha256 of everything model.json says but the checksums."""
+    told = facts.model_dump(mode="json", exclude={"sha256"})
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def find_model(path: Path) -> Path:
@@ -100,7 +109,7 @@ def find_model(path: Path) -> Path:
     for folder in (path, path / "model"):
         if (folder / MODEL_JSON).is_file():
             return folder
-    if (path / "receipt.json").is_file():
+    if owner(path) == "fit":
         raise ModelError(f"{path} holds no finished model: finish it with `anomaly fit … -o {path} --resume`.")
     raise ModelError(f"{path} holds no model (no {MODEL_JSON}): give --model a folder written by `anomaly fit`.")
 
@@ -118,11 +127,11 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
     """
     folder = find_model(Path(path))
     facts = read_facts(folder)
-    for name, expected in facts.sha256.items():
+    for name in (WEIGHTS, CALIBRATION):
         file = folder / name
         if not file.is_file():
             raise ModelError(f"{file} is missing: copy the whole model folder again, or fit again.")
-        if sha256_of(file) != expected:
+        if sha256_of(file) != facts.sha256.get(name):
             raise ModelError(f"{file} is damaged (its sha256 is not the recorded one): copy it again, or fit again.")
     try:
         cls = detector_class(facts.method)
@@ -136,7 +145,7 @@ def read_facts(folder: Path) -> ModelFacts:
     """Read and check model.json.
 
     Raises:
-        ModelError: Missing, not JSON, of a newer schema, or with settings this version does not know.
+        ModelError: Missing, not JSON, of a newer schema, with settings this version does not know, or changed.
     """
     try:
         data = read_json(folder / MODEL_JSON)
@@ -146,12 +155,15 @@ def read_facts(folder: Path) -> ModelFacts:
     if version > SCHEMA_VERSION:
         raise ModelError(
             f"{folder} was written by a newer anomaly (schema {version}, this one reads {SCHEMA_VERSION}): "
-            "upgrade with `pip install --upgrade anomaly-cxr`."
+            "upgrade this installation."
         )
     try:
-        return validate(ModelFacts, data, str(folder / MODEL_JSON))
+        facts = validate(ModelFacts, data, str(folder / MODEL_JSON))
     except UsageError as error:
         raise ModelError(str(error)) from error
+    if facts.sha256.get(MODEL_JSON) != _digest(facts):
+        raise ModelError(f"{folder / MODEL_JSON} was changed after the fit: copy it again, or fit again.")
+    return facts
 
 
 def _card(facts: ModelFacts) -> str:

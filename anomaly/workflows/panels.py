@@ -11,7 +11,7 @@ import numpy as np
 
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.geometry import on_shape, to_film
-from anomaly.records import DetectorOutput, Float32, Geometry, Prepared, Scan, UInt8
+from anomaly.records import DetectorOutput, Float32, Geometry, Prepared, UInt8
 from anomaly.runs import writing
 
 FILM_SIDE = 512
@@ -36,22 +36,28 @@ class Panel:
         return to_film(self.heatmap, self.geometry)
 
 
-def make_panel(scan: Scan, prepared: Prepared, output: DetectorOutput, index: int) -> Panel:
-    """Build the panel of image `index` of a detector's output."""
+def small_film(pixels: Float32) -> UInt8:
+    """Return a film, float32 (H, W) or (H, W, 3) in [0, 1], as uint8 with its longer side at most 512."""
     import cv2
 
-    height, width = scan.pixels.shape[:2]
+    height, width = pixels.shape[:2]
     scale = min(1.0, FILM_SIDE / max(height, width))
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    film = cv2.resize(scan.pixels, shape[::-1], interpolation=cv2.INTER_AREA) if scale < 1 else scan.pixels
+    film = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    eight_bit: UInt8 = np.clip(np.rint(np.asarray(film) * 255.0), 0, 255).astype(np.uint8)
+    return eight_bit
+
+
+def make_panel(film: UInt8, prepared: Prepared, output: DetectorOutput, index: int) -> Panel:
+    """Build the panel of image `index` of a detector's output, on the film of `small_film`."""
     if output.heatmaps is None:
         raise ValueError("a panel needs a map")
     return Panel(
-        np.clip(np.rint(film * 255.0), 0, 255).astype(np.uint8),
+        film,
         _picture(prepared.image),
         None if output.twin is None else _picture(output.twin[index]),
         output.heatmaps[index],
-        on_shape(prepared.geometry, shape),
+        on_shape(prepared.geometry, (film.shape[0], film.shape[1])),
     )
 
 
@@ -121,7 +127,9 @@ class PanelShelf:
         save_panel(self.path(scan_id), panel)
         heapq.heappush(self._kept, (score, scan_id))
         if self.limit is not None and len(self._kept) > self.limit:
-            self.path(heapq.heappop(self._kept)[1]).unlink(missing_ok=True)
+            dropped = heapq.heappop(self._kept)[1]
+            self.path(dropped).unlink(missing_ok=True)
+            (self.folder.parent / "heatmaps" / f"{dropped}.png").unlink(missing_ok=True)
 
     def path(self, scan_id: str) -> Path:
         """Return where the panel of a scan is, or would be."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from anomaly.config import ReadConfig
 from anomaly.errors import ScanError
@@ -13,33 +14,45 @@ from anomaly.prepare.prepare import Preparation
 from anomaly.records import Prepared, Scan, ScanFile
 from anomaly.scans.read import read_scan
 
+Kept = TypeVar("Kept")
+
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one file: a scan and its prepared form, or the reason why not."""
+class Outcome(Generic[Kept]):
+    """What became of one file: its prepared form and what the caller keeps of the scan, or the reason why not."""
 
     file: ScanFile
-    scan: Scan | None = None
     prepared: Prepared | None = None
+    kept: Kept | None = None
     error: str | None = None
 
 
 def prepare_scans(
-    files: Iterable[ScanFile], preparation: Preparation, read: ReadConfig, *, workers: int = 2
-) -> Iterator[Outcome]:
+    files: Iterable[ScanFile],
+    preparation: Preparation,
+    read: ReadConfig,
+    keep: Callable[[Scan], Kept],
+    *,
+    workers: int = 2,
+) -> Iterator[Outcome[Kept]]:
     """Read and prepare files on `workers` threads (decoders release the GIL), yielding them in the order given.
 
-    At most a few scans a worker are in memory at once.
+    Args:
+        files: What to read.
+        preparation: Of the model.
+        read: Limits of reading.
+        keep: Called on the reading thread with each scan at full size; only what it returns stays in memory.
+        workers: Threads; each holds one scan at full size.
     """
 
-    def one(file: ScanFile) -> Outcome:
+    def one(file: ScanFile) -> Outcome[Kept]:
         try:
             scan = read_scan(file, max_megapixels=read.max_megapixels, channels=preparation.config.channels)
         except ScanError as error:
             return Outcome(file, error=str(error))
-        return Outcome(file, scan, preparation(scan))
+        return Outcome(file, preparation(scan), keep(scan))
 
-    waiting: deque[Future[Outcome]] = deque()
+    waiting: deque[Future[Outcome[Kept]]] = deque()
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         try:
             for file in files:

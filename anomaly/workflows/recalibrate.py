@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from anomaly.calibrate import calibrate
 from anomaly.detectors.base import WEIGHTS
-from anomaly.errors import DataError
 from anomaly.runs import claim_folder, receipt, sha256_of
-from anomaly.scans.walk import list_scans
-from anomaly.workflows.fit import FEWEST_NORMALS, FitSummary, score_in_chunks, select_normals
+from anomaly.scans.walk import Listing, list_scans
+from anomaly.workflows.fit import FitSummary, count_reasons, enough, fingerprint, score_in_chunks, select_normals
 from anomaly.workflows.model import MODEL_JSON, describe_model, find_model, load_model
 from anomaly.workflows.prepare_scans import prepare_scans
 from anomaly.workflows.progress import Ticker, silent
@@ -41,35 +41,48 @@ def recalibrate(
         on_progress: Told how far along things are.
 
     Raises:
-        DataError: Fewer than 16 readable normals.
+        DataError: Fewer than 16 readable normals outside a published train split.
         ModelError: The model cannot be used.
     """
     folder = find_model(model_path)
     model = load_model(folder, device=device)
-    selection = select_normals(list_scans(normals), normal_only=True)
+    listing = list_scans(normals)
+    selection = select_normals(_unseen(listing), normal_only=True)
+    enough(len(selection.chosen), normals, selection)
     claim_folder(output, command="calibrate", overwrite=overwrite, inputs=(model_path, normals))
     parent = sha256_of(folder / MODEL_JSON)
-    with receipt(output, "calibrate", {"parent": parent, "normal": selection.basis}) as facts:
+    begun = {"parent": parent, "normal": selection.basis, "scans_sha256": fingerprint(selection)}
+    with receipt(output, "calibrate", begun | {"left_out": count_reasons(selection)}) as facts:
         images, failed = [], []
-        outcomes = prepare_scans(selection.chosen, model.preparation, model.facts.read, workers=workers)
+        outcomes = prepare_scans(
+            selection.chosen, model.preparation, model.facts.read, lambda scan: scan.patient, workers=workers
+        )
         for done, outcome in enumerate(outcomes, start=1):
             on_progress(done, len(selection.chosen), "reading")
             if outcome.prepared is None:
                 failed.append(f"{outcome.file.relative}: {outcome.error}")
             else:
                 images.append(outcome.prepared.image)
-        if len(images) < FEWEST_NORMALS:
-            raise DataError(
-                f"{normals} gives {len(images)} readable normal scans to calibrate with; at least {FEWEST_NORMALS} are "
-                "needed, and 100 for p-values down to 0.01."
-            )
+        enough(len(images), normals, selection)
         calibration = calibrate(*score_in_chunks(model.detector, np.stack(images), on_progress, "calibrating"))
         new = output / "model"
         new.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / WEIGHTS, new / WEIGHTS)
         calibration.save(new)
-        data = {**model.facts.data, "recalibrated_on": len(images), "held_out_normals": len(images)}
+        data = {
+            **{f"parent_{key}": value for key, value in model.facts.data.items()},
+            "held_out_normals": len(images),
+            "normal": selection.basis,
+            "scans_sha256": fingerprint(selection),
+            "scored_on": model.detector.runs_on(),
+        }
         describe_model(new, model.facts.model_copy(update={"parent": parent, "data": data}))
         facts |= {"held_out": len(images), "failed": len(failed)}
     note = f"The smallest p-value these {len(images)} normals can give is {calibration.smallest_alpha:.3g}."
-    return FitSummary(output, 0, len(images), len(selection.left_out), tuple(failed), (note,))
+    return FitSummary(output, 0, len(images), len(selection.left_out), tuple(failed), (*listing.notes, note))
+
+
+def _unseen(listing: Listing) -> Listing:
+    """Leave out a published train split where there are others: those films may be what the model was trained on."""
+    others = tuple(f for f in listing.files if (f.split or "train").lower() not in ("train", "training"))
+    return replace(listing, files=others) if others else listing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,10 @@ def read_scores(out: Path) -> list[ScoreLine]:
     path = out / SCORES
     try:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            table = csv.DictReader(file)
+            text = file.read()
+            if not text.endswith("\n"):
+                raise ValueError("its last line is cut short")
+            table = csv.DictReader(io.StringIO(text, newline=""))
             if tuple(table.fieldnames or ())[: len(COLUMNS)] != COLUMNS:
                 raise DataError(f"{path} is not a table of `anomaly score`: its columns are not the expected ones.")
             return [_line(record) for record in table]

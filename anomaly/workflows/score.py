@@ -13,14 +13,15 @@ import numpy as np
 
 from anomaly.errors import DataError, UsageError
 from anomaly.evaluate.baselines import trivial_statistics
-from anomaly.records import ResultRow, ScanFile
+from anomaly.records import ResultRow, Scan, ScanFile, UInt8
 from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
 from anomaly.scans.patients import hash_patient
 from anomaly.scans.walk import list_scans
 from anomaly.workflows.draw import draw_heatmaps
+from anomaly.workflows.evaluate import EVALUATION
 from anomaly.workflows.journal import Journal
 from anomaly.workflows.model import MODEL_JSON, Model, find_model, load_model
-from anomaly.workflows.panels import Panel, PanelShelf, make_panel
+from anomaly.workflows.panels import Panel, PanelShelf, make_panel, small_film
 from anomaly.workflows.prepare_scans import Outcome, prepare_scans
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
@@ -48,24 +49,37 @@ class ScoreSummary:
     notes: tuple[str, ...]
 
 
-def score_paths(model: Model, paths: Iterable[str | Path], *, workers: int = 2) -> Iterator[ResultRow]:
-    """Score files, folders or manifests with a loaded model, one row a file, in the order found.
+def score_paths(model: Model, paths: str | Path | Iterable[str | Path], *, workers: int = 2) -> Iterator[ResultRow]:
+    """Score a file, folder or manifest, or several, with a loaded model: one row a file, in the order found.
 
     A file that cannot be read is one row with status "failed" and its reason, never a stop.
 
     Raises:
         DataError: A path that does not exist, or a folder without images.
     """
-    for path in paths:
+    for path in [paths] if isinstance(paths, str | Path) else paths:
         for scored in score_files(model, list_scans(Path(path)).files, workers=workers):
             yield scored.row
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept of a scan at full size."""
+
+    patient: str | None
+    film: UInt8
+    trivial: dict[str, float]
+
+
+def _keep(scan: Scan) -> _Kept:
+    return _Kept(scan.patient, small_film(scan.pixels), trivial_statistics(scan.pixels, scan.file_size))
+
+
 def score_files(model: Model, files: Sequence[ScanFile], *, workers: int = 2) -> Iterator[Scored]:
     """Score files in order, a chunk of the model's fixed size at a time; each answer is the file's own."""
-    waiting: list[Outcome] = []
+    waiting: list[Outcome[_Kept]] = []
     ready = 0
-    for outcome in prepare_scans(files, model.preparation, model.facts.read, workers=workers):
+    for outcome in prepare_scans(files, model.preparation, model.facts.read, _keep, workers=workers):
         waiting.append(outcome)
         ready += outcome.prepared is not None
         if ready == model.detector.config.score_batch:
@@ -74,28 +88,27 @@ def score_files(model: Model, files: Sequence[ScanFile], *, workers: int = 2) ->
     yield from _score_chunk(model, waiting)
 
 
-def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
+def _score_chunk(model: Model, outcomes: Sequence[Outcome[_Kept]]) -> Iterator[Scored]:
     images = [outcome.prepared.image for outcome in outcomes if outcome.prepared is not None]
     output = model.detector.score(np.stack(images)) if images else None
     index = 0
     for outcome in outcomes:
         file = outcome.file
         row = ResultRow(file.scan_id, file.relative, FAILED, file.patient, file.label, file.class_name)
-        if outcome.scan is None or outcome.prepared is None or output is None:
+        if outcome.kept is None or outcome.prepared is None or output is None:
             yield Scored(replace(row, error=outcome.error))
             continue
         score = float(output.scores[index])
         row = replace(
             row,
             status=SCORED,
-            patient=file.patient or outcome.scan.patient,
+            patient=outcome.kept.patient,
             score=score,
             p_value=model.calibration.p_value(score),
             warnings=outcome.prepared.warnings,
             terms={name: float(values[index]) for name, values in output.terms.items()},
         )
-        trivial = trivial_statistics(outcome.scan.pixels, outcome.scan.file_size)
-        yield Scored(row, make_panel(outcome.scan, outcome.prepared, output, index), trivial)
+        yield Scored(row, make_panel(outcome.kept.film, outcome.prepared, output, index), outcome.kept.trivial)
         index += 1
 
 
@@ -148,7 +161,12 @@ def score(
         "alpha": alpha,
         "files": len(files),
     }
-    facts |= {"device": device, "hashed_paths": hash_paths, "not_images": listing.others, "notes": list(listing.notes)}
+    facts |= {
+        "scored_on": model.detector.runs_on(),
+        "hashed_paths": hash_paths,
+        "not_images": listing.others,
+        "notes": list(listing.notes),
+    }
     if hash_paths:
         facts["argv"] = ["SCANS" if Path(word) == scans else word for word in sys.argv[1:]]
     with receipt(output, "score", facts):
@@ -179,6 +197,12 @@ def score(
             f"None of the {len(rows)} files in {scans} could be read; {output / 'scores.csv'} says why for each."
         )
     notes = [*listing.notes]
+    calibrated_on = model.facts.data.get("scored_on")
+    if calibrated_on != model.detector.runs_on():
+        notes.append(
+            f"The model was calibrated on {calibrated_on} and these scores come from {model.detector.runs_on()}: "
+            "p-values may be a little off; `anomaly calibrate` here mends it."
+        )
     if alpha < model.calibration.smallest_alpha:
         notes.append(
             f"The model's {len(model.calibration.scores)} held-out normals cannot give a p-value below "
@@ -234,9 +258,11 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[int] | None]) -> None:
-    """Drop what an earlier run says of files that are gone or are no longer the same, pictures included."""
+    """Drop what an earlier run says of files that failed, are gone or no longer the same; and what rested on it."""
+    for derived in (EVALUATION, "evaluation.md", "report.html"):
+        (output / derived).unlink(missing_ok=True)
     for scan_id, entry in list(journal.entries.items()):
-        if scan_id not in stamps or entry.get("stamp") != stamps[scan_id]:
+        if entry["status"] == FAILED or scan_id not in stamps or entry.get("stamp") != stamps[scan_id]:
             del journal.entries[scan_id]  # its line stays in the file; a new one overrules it
             for picture in (output / "panels" / f"{scan_id}.npz", output / "heatmaps" / f"{scan_id}.png"):
                 picture.unlink(missing_ok=True)

@@ -148,7 +148,7 @@ def test_unreadable_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_scan_ids_are_safe_whatever_the_name(tmp_path: Path, name: str) -> None:
     put(tmp_path, name)
     (file,) = list_scans(tmp_path).files
-    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}-[0-9a-f]{8}", file.scan_id)
+    assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,47}-[0-9a-f]{16}", file.scan_id)
     assert file.relative == name
     assert read_scan(file).pixels.shape == (32, 32)
 

@@ -149,6 +149,27 @@ def test_a_taken_output_folder(model: Path, unlabelled: Path, tmp_path: Path) ->
     assert both.code == 2
 
 
+def test_the_split_does_not_hang_on_the_salt(
+    model: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOMALY_SALT", "another salt")
+    assert anomaly("fit", phantoms, "--normal-only", *FLOOR, "-o", tmp_path / "run").code == 0
+    roles = [{row["path"]: row["role"] for row in splits(run)} for run in (model, tmp_path / "run")]
+    assert roles[0] == roles[1]
+
+
+def test_resume_refuses_to_move_films_between_training_and_calibration(phantoms: Path, tmp_path: Path) -> None:
+    films = Path(shutil.copytree(phantoms / "normal", tmp_path / "normal"))
+    args = ("fit", films, "--normal-only", *FLOOR, "-o", tmp_path / "run")
+    assert anomaly(*args).code == 0
+    assert anomaly(*args, "--resume").code == 0
+    rows = "\n".join(f"{film.name},one patient" for film in sorted(films.iterdir())[:10])
+    (films / "manifest.csv").write_text(f"path,patient\n{rows}\n")
+    ran = anomaly(*args, "--resume")
+    assert ran.code == 2
+    assert "splits.csv" in ran.err
+
+
 def test_resume_refuses_other_films(model: Path, unlabelled: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(model, tmp_path / "run"))
     ran = anomaly("fit", unlabelled, "--normal-only", *FLOOR, "-o", run, "--resume")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anomaly.errors import OutputError
-from anomaly.workflows.journal import Journal
+from anomaly.workflows.journal import Journal, read_journal
 
 
 def entry(name: str, **more: Any) -> dict[str, Any]:
@@ -42,6 +42,16 @@ def test_a_line_cut_short_is_dropped_and_writing_goes_on(tail: bytes, tmp_path: 
     journal.append([entry("c")])
     assert (tmp_path / "journal.jsonl").read_bytes().startswith(whole)
     assert list(Journal(tmp_path).entries) == ["a", "b", "c"]
+
+
+def test_reading_a_journal_never_changes_it_and_passes_over_damage(tmp_path: Path) -> None:
+    Journal(tmp_path).append([entry("a"), entry("b"), entry("c")])
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    damaged = lines[0] + b"\0\0\n" + lines[2] + b'{"scan_id": "d"'
+    (tmp_path / "journal.jsonl").write_bytes(damaged)
+    assert list(read_journal(tmp_path)) == ["a", "c"]
+    assert (tmp_path / "journal.jsonl").read_bytes() == damaged
+    assert list(Journal(tmp_path).entries) == ["a", "c"]
 
 
 def test_a_failed_append_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,17 +86,21 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def failing_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Make one file fail to be read as a failing disk does; permissions would not stop root."""
     whole = Path.open
 
     def opened(self: Path, *args: Any, **options: Any) -> Any:
-        if self.name == "failing disk.png":
+        if self.name == name:
             raise OSError(5, "Input/output error")
         return whole(self, *args, **options)
 
     monkeypatch.setattr(Path, "open", opened)
+
+
+@pytest.fixture
+def failing_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_on(monkeypatch, "failing disk.png")
 
 
 @pytest.mark.usefixtures("failing_disk")
@@ -264,6 +268,27 @@ def test_resume_scores_what_is_new_or_changed_and_drops_what_is_gone(few: Path, 
     assert {p.name for p in (out / "heatmaps").iterdir()} == {p.name for p in (tmp_path / "afresh/heatmaps").iterdir()}
 
 
+def test_resume_tries_again_what_failed(few: Path, model: Path, tmp_path: Path) -> None:
+    films = Path(shutil.copytree(few, tmp_path / "films"))
+    shutil.copy(next(film for film in sorted(films.iterdir()) if film.suffix == ".png"), films / "failing disk.png")
+    args = ("score", films, "-m", model, "-o", tmp_path / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        fail_on(patch, "failing disk.png")
+        assert anomaly(*args).code == 3
+    assert anomaly(*args, "--resume").code == 0
+    assert table(tmp_path / "out")["failing disk.png"]["status"] == "scored"
+
+
+def test_resume_drops_an_evaluation_of_what_was_there_before(phantoms: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = ("score", phantoms, "-m", model, "-o", out, "--panels", "none")
+    assert anomaly(*args).code == 0
+    assert anomaly("evaluate", out).code == 0
+    assert anomaly("report", out).code == 0
+    assert anomaly(*args, "--resume").code == 0
+    assert not [name for name in ("evaluation.json", "evaluation.md", "report.html") if (out / name).exists()]
+
+
 def test_resume_takes_labels_as_they_are_now(few: Path, model: Path, tmp_path: Path) -> None:
     films = Path(shutil.copytree(few, tmp_path / "films"))
     args = ("score", films, "-m", model, "-o", tmp_path / "out")
@@ -404,6 +429,7 @@ def test_score_paths_in_python(few: Path, model: Path, tmp_path: Path) -> None:
     assert [row.status for row in rows] == ["scored"] * 4 + ["failed"]
     assert all(0 < (row.p_value or 0) <= 1 for row in rows[:4])
     assert "is empty" in (rows[-1].error or "")
+    assert [row.status for row in score_paths(load_model(model), str(few))] == ["scored"] * 4
     with pytest.raises(DataError, match="does not exist"):
         list(score_paths(load_model(model), [tmp_path / "nowhere"]))
 
@@ -428,7 +454,16 @@ def newer(path: Path) -> None:
         ("model.json", Path.unlink, "holds no finished model"),
         ("model.json", newer, "newer anomaly"),
         ("model.json", lambda path: path.write_text("{"), "not a model description"),
-        ("model.json", lambda path: path.write_text(path.read_text().replace("pixel-stats", "pixel-stat")), "did you"),
+        (
+            "model.json",
+            lambda path: path.write_text(path.read_text().replace("pixel-stats", "pixel-stat")),
+            "was changed",
+        ),
+        (
+            "model.json",
+            lambda path: path.write_text(path.read_text().replace('"alpha": 0.05', '"alpha": 0.06')),
+            "was changed",
+        ),
         ("model.json", lambda path: path.write_text(path.read_text().replace('"size"', '"sise"')), "size"),
     ],
 )

@@ -17,7 +17,7 @@ from anomaly.detectors.anogan.training import TrainingSettings, train
 from anomaly.detectors.base import Detector, DetectorConfig
 from anomaly.errors import UsageError
 from anomaly.nets.dcgan import Discriminator, Generator, levels
-from anomaly.nets.device import freeze, open_fabric, resolve_device
+from anomaly.nets.device import freeze, open_fabric, resolve_device, uses_bf16
 from anomaly.records import DetectorOutput, Float32, ImageSource, Target
 from anomaly.runs import Arrays, Recorder
 
@@ -78,6 +78,10 @@ class AnoGan(Detector):
     @cached_property
     def _rule(self) -> ScoringRule:
         return partial(schlegl_2017, weight=self.config.weight, residual_sigma=self.config.residual_sigma)
+
+    def runs_on(self) -> str:
+        """Return the device and the search's number format, as resolved here."""
+        return f"{self.device} {'bf16' if uses_bf16(self.device, self.config.precision) else 'fp32'}"
 
     def _shapes(self, channels: int) -> tuple[dict[str, int], dict[str, int]]:
         common = {"channels": channels, "size": self.size, "width": self.config.width}
