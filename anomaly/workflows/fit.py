@@ -151,6 +151,7 @@ def fit(
     facts: dict[str, Any] = {
         "method": recipe.method,
         "seed": recipe.seed,
+        "scored_on": detector.runs_on(),
         "normal": selection.basis,
         "scans_sha256": fingerprint(selection),
         "left_out": count_reasons(selection),
