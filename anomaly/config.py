@@ -33,6 +33,8 @@ class PrepareConfig(Settings):
     """How a scan becomes the square a detector sees; the order is fixed (see `anomaly.prepare.prepare`)."""
 
     channels: Literal[1, 3] = 1
+    crop: Literal["none", "auto"] = "none"
+    markers: Literal["keep", "inpaint"] = "keep"
     clahe: bool = True
     clahe_size: int = Field(default=512, ge=16, le=4096)
     clahe_clip: float = Field(default=2.0, gt=0)

@@ -29,6 +29,8 @@ class ScanFile:
 
     `relative` is posix and relative to the SCANS the user gave; `scan_id` is unique and stable for it.
     `patient` is a grouping key already hashed, or None. `extra` carries unknown manifest columns through.
+    `member` names the picture inside a file that holds many ("train/12" of a MedMNIST .npz). `set_aside` is a reason
+    why `fit` passes over a file that its set marks as not for training or as a copy; `score` scores it all the same.
     """
 
     scan_id: str
@@ -41,6 +43,9 @@ class ScanFile:
     view: str | None = None
     split: str | None = None
     mask: Path | None = None
+    boxes: Path | None = None
+    member: str | None = None
+    set_aside: str | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ from anomaly.scans.magic import HEAD, describe_stranger, sniff
 from anomaly.scans.picture import Picture, settle_colour
 
 _MAX_BYTES = 2**30
+_NO_MEMORY = "does not fit in this machine's memory; make the picture smaller"
 
 
 def read_scan(file: ScanFile, *, max_megapixels: float = 100.0, channels: int = 1) -> Scan:
@@ -30,9 +31,27 @@ def read_scan(file: ScanFile, *, max_megapixels: float = 100.0, channels: int = 
         ScanError: The file cannot be read, or holds no picture; one sentence naming the file and what to do.
         DataError: Patients cannot be hashed on this machine; not the file's fault, so it stops the run.
     """
+    return decode_scan(file, file_bytes(file), max_megapixels=max_megapixels, channels=channels)
+
+
+def file_bytes(file: ScanFile) -> bytes:
+    """Return what a file holds, undecoded; its hash is what a cache goes by.
+
+    Raises:
+        ScanError: The file cannot be read; one sentence naming it and what to do.
+    """
+    try:
+        return _read_bytes(file.path)
+    except ScanError as error:
+        raise ScanError(f"{printable(file.relative)}: {error}") from error
+    except MemoryError as error:
+        raise ScanError(f"{printable(file.relative)}: {_NO_MEMORY}") from error
+
+
+def decode_scan(file: ScanFile, data: bytes, *, max_megapixels: float = 100.0, channels: int = 1) -> Scan:
+    """Decode what `file_bytes` returned; see `read_scan`."""
     name = printable(file.relative)
     try:
-        data = _read_bytes(file.path)
         picture = _read_picture(data, file.path.suffix.lower(), max_megapixels)
         low, high = float(picture.pixels.min()), float(picture.pixels.max())
         if low == high:
@@ -41,7 +60,7 @@ def read_scan(file: ScanFile, *, max_megapixels: float = 100.0, channels: int = 
     except ScanError as error:
         raise ScanError(f"{name}: {error}") from error
     except MemoryError as error:
-        raise ScanError(f"{name}: does not fit in this machine's memory; make the picture smaller") from error
+        raise ScanError(f"{name}: {_NO_MEMORY}") from error
     return Scan(
         scan_id=file.scan_id,
         pixels=pixels,
