@@ -12,7 +12,7 @@ THUMB_SIDE = 64
 
 
 def pixel_digest(pixels: Float32) -> str:
-    """Return a hash of the decoded picture, float32 (H, W) or (H, W, 3) in [0, 1]: the same for every lossless format."""
+    """Return a hash of a decoded picture, float32 (H, W[, 3]) in [0, 1]: the same for every lossless format."""
     levels = np.rint(pixels * np.float32(65535)).astype(np.uint16)
     digest = sha256(repr(levels.shape).encode())
     digest.update(np.ascontiguousarray(levels).data)
