@@ -7,12 +7,24 @@ A detector's AUROC is printed beside these.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anomaly.errors import DataError
-from anomaly.evaluate.metrics import auroc
-from anomaly.records import Float64
+from anomaly.evaluate.intervals import proportion
+from anomaly.evaluate.metrics import auroc, auroc_of, check
+from anomaly.evaluate.resample import Statistic, fewest_patients, group_numbers, replicates
+from anomaly.records import Float32
+from anomaly.scans.shrink import area_mean
+
+BASELINES = (
+    *("mean", "std", "sharpness", "black_fraction", "border_brightness"),
+    *("file_size", "width", "height", "aspect"),
+)
+"""Names of the statistics, in the order `trivial_statistics` gives them."""
 
 SHARPNESS_SIDE = 256
 _BLACK = 0.02  # about 5 of 255: the collimated, unexposed surround
@@ -34,26 +46,28 @@ def trivial_statistics(pixels: NDArray[np.floating], file_size: int) -> dict[str
     Raises:
         DataError: pixels of another shape, not finite, or smaller than 3 x 3.
     """
-    grey = np.asarray(pixels)
-    if grey.ndim == 3 and grey.shape[2] == 3:
-        grey = grey.mean(axis=2)
-    if grey.ndim != 2 or min(grey.shape) < 3 or not np.isfinite(grey).all():
-        raise DataError(f"pixels {np.shape(pixels)} must be a finite (H, W) or (H, W, 3) picture of at least 3 x 3")
-    grey = grey.astype(np.float64)
+    import cv2
+
+    grey = _grey(pixels)
+    mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(grey))
+    if not np.isfinite(mean + std):  # of one pixel that is not finite neither is
+        raise DataError(f"pixels {np.shape(pixels)} must be finite")
     height, width = grey.shape
     rim = max(1, round(_BORDER * min(height, width)))
-    inner = grey[rim:-rim, rim:-rim]
-    return {
-        "mean": float(grey.mean()),
-        "std": float(grey.std()),
+    border = (grey[:rim], grey[-rim:], grey[rim:-rim, :rim], grey[rim:-rim, -rim:])
+    total = sum(float(part.sum(dtype=np.float64)) for part in border)
+    values = {
+        "mean": mean,
+        "std": std,
         "sharpness": _sharpness(grey),
-        "black_fraction": float(np.mean(grey <= _BLACK)),
-        "border_brightness": float((grey.sum() - inner.sum()) / (grey.size - inner.size)),
+        "black_fraction": float(np.count_nonzero(grey <= _BLACK) / grey.size),
+        "border_brightness": total / sum(part.size for part in border),
         "file_size": float(file_size),
         "width": float(width),
         "height": float(height),
         "aspect": width / height,
     }
+    return {name: values[name] for name in BASELINES}
 
 
 def directed_auroc(labels: ArrayLike, values: ArrayLike) -> tuple[float, str]:
@@ -73,13 +87,66 @@ def directed_auroc(labels: ArrayLike, values: ArrayLike) -> tuple[float, str]:
     return (area, "higher") if area >= 0.5 else (1.0 - area, "lower")
 
 
-def _sharpness(grey: Float64) -> float:
-    from scipy.ndimage import laplace
+def one_number_audit(
+    labels: ArrayLike,
+    table: Mapping[str, ArrayLike],
+    groups: ArrayLike,
+    *,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Say how well single numbers tell two sets of films apart: what a detector could use instead of anatomy.
 
+    Args:
+        labels: (N,), 0 or 1: normal and abnormal, or train normals and test normals.
+        table: name -> (N,), finite, of either direction.
+        groups: (N,), patient of each film, numbers or strings.
+        n_boot: bootstrap replicates, shared by all names.
+        seed: of the resamples.
+
+    Returns:
+        One entry a name, in the order given, ready for JSON: `name`; `auroc`; `direction`, which way the films
+        labelled 1 lie, chosen by the data (see `directed_auroc`); `ci`, the 95 % interval [low, high], clustered by
+        patient, or None where a label has a single patient; `normals` and `abnormals`, the films of either label.
+
+    Raises:
+        DataError: a label is missing, shapes differ, or values are not finite.
+    """
+    columns, found = [], []
+    truth: NDArray[Any] = np.asarray(labels)
+    for name, values in table.items():
+        truth, column = check(labels, values)
+        area, direction = directed_auroc(truth, column)
+        columns.append(column if direction == "higher" else -column)
+        found.append({"name": name, "auroc": area, "ci": None, "direction": direction})
+        found[-1] |= {"normals": int(np.sum(truth == 0)), "abnormals": int(np.sum(truth == 1))}
+    fewest = fewest_patients(truth, group_numbers(groups, len(truth))) if columns else 0
+    if fewest > 1:
+        areas: list[Statistic] = [lambda *films, i=i: auroc_of(films[i]) for i in range(len(columns))]
+        drawn = replicates(areas, truth, np.column_stack(columns), groups, n=n_boot, seed=seed)
+        for entry, values in zip(found, drawn.T, strict=True):
+            interval = proportion(values, fewest)
+            entry["ci"] = [interval.low, interval.high]
+    return found
+
+
+def _grey(pixels: NDArray[np.floating]) -> Float32:
+    """Return float32 (H, W) of at least 3 x 3; colour as the mean of its channels."""
+    import cv2
+
+    picture = np.ascontiguousarray(pixels, dtype=np.float32)
+    colour = picture.ndim == 3 and picture.shape[2] == 3
+    if not (colour or picture.ndim == 2) or min(picture.shape[:2]) < 3:
+        raise DataError(f"pixels {np.shape(pixels)} must be a (H, W) or (H, W, 3) picture of at least 3 x 3")
+    return np.asarray(cv2.transform(picture, np.full((1, 3), 1 / 3)), dtype=np.float32) if colour else picture
+
+
+def _sharpness(grey: Float32) -> float:
+    import cv2
+
+    height, width = grey.shape
     scale = SHARPNESS_SIDE / max(grey.shape)
     if scale < 1:
-        from skimage.transform import resize_local_mean
-
-        shape = tuple(max(1, round(side * scale)) for side in grey.shape)
-        grey = resize_local_mean(grey, shape)  # type: ignore[no-untyped-call]
-    return float(np.var(laplace(grey, mode="nearest")))
+        grey = area_mean(grey, max(1, round(height * scale)), max(1, round(width * scale)))
+    edges = cv2.Laplacian(grey, cv2.CV_32F, ksize=1, borderType=cv2.BORDER_REPLICATE)
+    return float(np.var(edges, dtype=np.float64))
