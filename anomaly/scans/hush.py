@@ -1,11 +1,14 @@
 """Quiet decoders: pydicom, Pillow and OpenCV talk to stderr about every oddity; what matters becomes a Scan warning.
 
-Warning filters and OpenCV's log level belong to the whole process, and scans are read on several threads, so the first
-thread in sets them and the last one out puts them back.
+Their log records quote header values, so they must not reach whatever log the application keeps.
+
+Warning filters and log levels belong to the whole process, and scans are read on several threads, so the first thread
+in sets them and the last one out puts them back.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 _lock = threading.Lock()
 _readers = 0
 _restore = ExitStack()
+_TALKERS = ("pydicom", "PIL")
 
 
 @contextmanager
@@ -38,6 +42,10 @@ def _silence() -> None:
 
     _restore.enter_context(warnings.catch_warnings())
     warnings.simplefilter("ignore")
+    for name in _TALKERS:
+        logger = logging.getLogger(name)
+        _restore.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL + 1)
     log = cv2.utils.logging
     _restore.callback(log.setLogLevel, log.getLogLevel())
     log.setLogLevel(log.LOG_LEVEL_SILENT)

@@ -234,4 +234,4 @@ def _to_unit_range(stored: NDArray[Any], header: _Header) -> tuple[Float32, int,
 def _reason(error: BaseException) -> str:
     """One line of at most 120 characters from a library's exception."""
     text = " ".join(str(error).split())
-    return (text or type(error).__name__)[:120]
+    return text[:120] if any(char.isalpha() for char in text) else type(error).__name__  # a KeyError is but its key

@@ -1,4 +1,4 @@
-"""The manifest: a CSV, one row for a film: path, patient, label, class, view, split, mask; other columns are kept."""
+"""The manifest: a CSV, one row for a film, with the columns in `COLUMNS`; others are carried through."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from anomaly.errors import DataError
 from anomaly.records import ABNORMAL, NORMAL
-from anomaly.scans.layouts import label_of_name
+from anomaly.scans.layouts.names import label_of_name, split_of_name
 
-COLUMNS = ("path", "patient", "label", "class", "view", "split", "mask")
+COLUMNS = ("path", "patient", "label", "class", "view", "split", "mask", "boxes")
 _LABELS = {"": None, "0": NORMAL, "0.0": NORMAL, "normal": NORMAL, "1": ABNORMAL, "1.0": ABNORMAL, "abnormal": ABNORMAL}
 _OTHER_NAMES_OF_PATH = ("file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "img", "paths")
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One line of a manifest. `path` and `mask` are joined to the CSV's folder; `patient` is not hashed yet.
+    """One line of a manifest. `path`, `mask` and `boxes` are joined to the CSV's folder; `patient` is not hashed yet.
 
     `labelled` says that the manifest speaks of labels at all: then an empty one means unknown.
     """
@@ -34,6 +34,7 @@ class ManifestRow:
     view: str | None = None
     split: str | None = None
     mask: Path | None = None
+    boxes: Path | None = None
     extra: dict[str, str] = field(default_factory=dict)
 
 
@@ -48,8 +49,8 @@ def read_manifest(csv_path: Path) -> list[ManifestRow]:
     """Read every row, in order.
 
     Paths are relative to the CSV's folder, or absolute; they may lead out of it and need not exist. `label` is 0, 1,
-    normal, abnormal or empty (unknown); without a `label` column a class-like `class` gives it. Comma or semicolon,
-    UTF-8 with or without BOM.
+    normal, abnormal or empty (unknown); without a `label` column a class-like `class` gives it. Of `split`, training
+    and validation mean train and val; any other word is kept. Comma or semicolon, UTF-8 with or without BOM.
 
     Raises:
         DataError: The file is unreadable, empty, not UTF-8, lacks `path`, or a line is wrong (the line is named).
@@ -146,7 +147,7 @@ def _read_row(csv_path: Path, line: int, header: list[str], cells: list[str]) ->
         label = label_of_name(values.get("class", ""))
         labelled = label is not None
     folder = csv_path.parent
-    mask = values.get("mask")
+    mask, boxes, split = values.get("mask"), values.get("boxes"), values.get("split", "")
     return ManifestRow(
         line=line,
         path=folder / values["path"],
@@ -155,7 +156,8 @@ def _read_row(csv_path: Path, line: int, header: list[str], cells: list[str]) ->
         class_name=values.get("class") or None,
         patient=values.get("patient") or None,
         view=values.get("view") or None,
-        split=values.get("split") or None,
+        split=split_of_name(split) or split or None,
         mask=folder / mask if mask else None,
+        boxes=folder / boxes if boxes else None,
         extra={name: value for name, value in values.items() if name and name not in COLUMNS},
     )

@@ -283,7 +283,7 @@ def _write_film(folder: Path, name: str, film: Phantom, index: int, seed: int) -
         sixteen = np.rint(film.pixels * 65535).astype(np.uint16)
         write_bytes(path, _png(eight if kind == "png8" else sixteen))
         return path
-    from anomaly.scans.dicom import write_dicom
+    from anomaly.scans.dicom_write import write_dicom
 
     path = folder / f"{name}.dcm"
     values = np.rint(film.pixels * 4095).astype(np.uint16)

@@ -10,6 +10,7 @@ from anomaly.records import Scan, ScanFile
 from anomaly.scans.dicom import read_dicom
 from anomaly.scans.image import read_image
 from anomaly.scans.magic import HEAD, describe_stranger, sniff
+from anomaly.scans.npz import decode_member, read_member
 from anomaly.scans.picture import Picture, settle_colour
 
 _MAX_BYTES = 2**30
@@ -35,13 +36,13 @@ def read_scan(file: ScanFile, *, max_megapixels: float = 100.0, channels: int = 
 
 
 def file_bytes(file: ScanFile) -> bytes:
-    """Return what a file holds, undecoded; its hash is what a cache goes by.
+    """Return what a file, or the member of one, holds, undecoded; its hash is what a cache goes by.
 
     Raises:
         ScanError: The file cannot be read; one sentence naming it and what to do.
     """
     try:
-        return _read_bytes(file.path)
+        return _read_bytes(file.path) if file.member is None else read_member(file.path, file.member)
     except ScanError as error:
         raise ScanError(f"{printable(file.relative)}: {error}") from error
     except MemoryError as error:
@@ -52,7 +53,10 @@ def decode_scan(file: ScanFile, data: bytes, *, max_megapixels: float = 100.0, c
     """Decode what `file_bytes` returned; see `read_scan`."""
     name = printable(file.relative)
     try:
-        picture = _read_picture(data, file.path.suffix.lower(), max_megapixels)
+        if file.member is None:
+            picture = _read_picture(data, file.path.suffix.lower(), max_megapixels)
+        else:
+            picture = decode_member(data, max_megapixels)
         low, high = float(picture.pixels.min()), float(picture.pixels.max())
         if low == high:
             raise ScanError("holds no picture: every pixel has the same value; export the film again")

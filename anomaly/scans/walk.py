@@ -5,55 +5,71 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from anomaly.errors import DataError
+from anomaly.errors import DataError, ScanError
 from anomaly.records import ScanFile
-from anomaly.runs import RECEIPT, read_json
-from anomaly.scans.layouts import class_of_folders, is_mask_folder, patient_key, root_names, split_of_folders
-from anomaly.scans.magic import HEAD, IMAGE_EXTENSIONS, sniff
+from anomaly.scans.gather import Found, claims_to_be_image, gather, masks_of
+from anomaly.scans.layouts.base import Reading, Tree
+from anomaly.scans.layouts.class_folders import by_names, ids_of
+from anomaly.scans.layouts.medmnist import medmnist_classes
+from anomaly.scans.layouts.names import root_names
+from anomaly.scans.layouts.pairs import Masks, nested_copies
+from anomaly.scans.layouts.recognise import recognise
 from anomaly.scans.manifest import ManifestRow, has_path_column, read_manifest
+from anomaly.scans.npz import read_labels
 from anomaly.scans.patients import hash_patient, load_salt
 
 _LOOKED_FOR = "DICOM (with or without extension), PNG, JPEG, TIFF and BMP"
+_MOST_NAMED = 8
+_IN_ARCHIVE = re.compile(r"(.+\.npz)[/\\](train|val|test)[/\\](\d+)", re.IGNORECASE | re.DOTALL)
+_IDS_OF_MANIFEST = "the manifest's column patient"
+_COPY = "copy inside a nested root"
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is in SCANS. `others` counts files that are no images; `notes` says what was passed over, in sentences."""
+    """What is in SCANS. `others` counts files that are no images.
+
+    `layout` names the set, `patient_scope` says what its patient ids are and where they hold, in a sentence, and
+    `notes` says what was passed over and what to know of the set, in sentences.
+    """
 
     root: Path
     files: tuple[ScanFile, ...]
     others: int = 0
     notes: tuple[str, ...] = ()
+    layout: str | None = None
+    patient_scope: str | None = None
 
 
-@dataclass(slots=True)
-class _Found:
-    """What a walk gathers."""
+@dataclass(frozen=True, slots=True)
+class _Archive:
+    """A file of the MedMNIST form: its pictures and what is said of them, and the names of its classes."""
 
-    files: list[str]
-    others: int = 0
-    mask_folders: int = 0
-    own_results: int = 0
-    closed_folders: int = 0
+    files: list[ScanFile]
+    title: str
 
 
 def list_scans(scans: Path) -> Listing:
     """List every file that claims to be an image, by extension or by its first bytes, with what its place says of it.
 
     Args:
-        scans: A file, a folder (walked to the bottom, sorted, links followed once) or a manifest (.csv). A folder's
-            own `manifest.csv`, if it has a `path` column, annotates the files found.
+        scans: A file, a folder (walked to the bottom, sorted, links followed once), a manifest (.csv) or a MedMNIST
+            archive (.npz). A folder's own `manifest.csv`, if it has a `path` column, overrules what the layout of a
+            known set says of the files found.
 
     Returns:
-        A `Listing`. Labels: 0 normal, 1 abnormal, None unknown; patients hashed. Broken links and damaged files with
-        an image's extension are listed: reading them fails with the reason.
+        A `Listing`, a picture inside an archive being a file of its own. Labels: 0 normal, 1 abnormal, None unknown;
+        patients hashed. Broken links and damaged files with an image's extension are listed: reading them fails with
+        the reason.
 
     Raises:
-        DataError: The path does not exist, holds no image, or its manifest is wrong.
+        DataError: The path does not exist, holds no image, or its manifest, archive or a set's table is wrong.
     """
     try:
         mode = scans.stat().st_mode
@@ -64,11 +80,13 @@ def list_scans(scans: Path) -> Listing:
         return _list_folder(scans)
     if scans.suffix.lower() == ".csv":
         return _list_manifest(scans)
-    if not _claims_to_be_image(scans):
+    if scans.suffix.lower() == ".npz":
+        return _list_archive(scans)
+    if not claims_to_be_image(scans):
         raise DataError(
             f"{scans}: is neither an image ({_LOOKED_FOR}) nor a manifest (.csv) nor a folder; give one of these"
         )
-    return Listing(scans.parent, (_Namer(scans.parent).name(scans, scans.name),))
+    return _list_found(scans.parent, Found(files=[scans.name]), {})
 
 
 def make_scan_id(relative: str) -> str:
@@ -79,8 +97,7 @@ def make_scan_id(relative: str) -> str:
 
 
 def _list_folder(root: Path) -> Listing:
-    found = _walk(root)
-    closed = f"{_count(found.closed_folders, 'folder')} could not be opened (permissions)"
+    found = gather(root)
     rows: dict[str, ManifestRow] = {}
     notes: list[str] = []
     manifest = root / "manifest.csv"
@@ -90,19 +107,39 @@ def _list_folder(root: Path) -> Listing:
         except OSError as error:
             raise DataError(f"{manifest}: cannot be read ({error.strerror}); change its permissions") from error
         if usable:
-            found.others -= 1
+            found.others = [name for name in found.others if name != manifest.name]
             rows = {_relative(row.path, root): row for row in read_manifest(manifest)}
         else:
             notes.append("manifest.csv has no column 'path' and was not used")
-    if not found.files:
-        saw = _count(found.others, "other file") + (f", {closed}" if found.closed_folders else "")
+    return _list_found(root, found, rows, notes)
+
+
+def _list_found(root: Path, found: Found, rows: dict[str, ManifestRow], notes: Sequence[str] = ()) -> Listing:
+    """Make the listing of what a walk found; `rows` of a manifest overrule what the layout says."""
+    notes = list(notes)
+    namer = _Namer()
+    archives = _archives(root, found, namer, notes)
+    closed = f"{_count(found.closed_folders, 'folder')} could not be opened (permissions)"
+    if not found.files and not archives:
+        saw = _count(len(found.others), "other file") + (f", {closed}" if found.closed_folders else "")
         raise DataError(
             f"{root}: holds no image; looked for {_LOOKED_FOR} and found {saw}; give the folder that holds the films"
         )
-    namer = _Namer(root)
-    files = [
-        namer.annotate(namer.name(root / relative, relative), rows.pop(relative, None)) for relative in found.files
-    ]
+    top = Path(os.path.abspath(root))  # noqa: PTH100 (links keep their names)
+    known = recognise(Tree(top, found.files, found.masks, found.others))
+    masks = Masks(masks_of(top, found.masks))
+    copies = nested_copies(top, found.files)
+    files = [file for archive in archives for file in archive.files]
+    for relative in found.files:
+        reading = known.read(relative)
+        file = namer.name(root / relative, relative, reading)
+        mask = reading.mask or masks.of(f"{top.name}/{relative}")
+        aside = _COPY if relative in copies else reading.set_aside
+        files.append(replace(file, mask=mask, set_aside=aside) if mask or aside else file)
+    by_manifest = any(row.patient for row in rows.values())
+    files = [namer.annotate(file, rows.pop(file.relative, None)) for file in files]
+    if archives:
+        files.sort(key=lambda file: file.relative)
     if rows:
         notes.append(f"{_count(len(rows), 'row')} of manifest.csv name no file found here")
     if found.mask_folders:
@@ -111,41 +148,129 @@ def _list_folder(root: Path) -> Listing:
         notes.append(f"{_count(found.own_results, 'folder')} of this tool's own results passed over")
     if found.closed_folders:
         notes.append(closed)
-    return Listing(root, tuple(files), found.others, tuple(notes))
+    notes += _about(files)
+    titles = [title for title in [*(layout.title for layout in known.layouts), *(a.title for a in archives)] if title]
+    scopes = [layout.ids for layout in known.layouts if layout.ids] + [_IDS_OF_MANIFEST] * by_manifest
+    notes += [f"{layout.title}: {note}" for layout in known.layouts for note in layout.notes]
+    return Listing(
+        root,
+        tuple(files),
+        len(found.others),
+        tuple(notes),
+        layout="; ".join(dict.fromkeys(titles)) or None,
+        patient_scope="; ".join(dict.fromkeys(scopes)) or None,
+    )
 
 
 def _list_manifest(csv_path: Path) -> Listing:
     root = csv_path.parent
-    namer = _Namer(root)
-    files = [namer.annotate(namer.name(row.path, _relative(row.path, root)), row) for row in read_manifest(csv_path)]
-    return Listing(root, tuple(files))
+    namer = _Namer()
+    above = _names_above(root)
+    files = []
+    rows = read_manifest(csv_path)
+    for row in rows:
+        relative = _relative(row.path, root)
+        file = namer.name(row.path, relative, by_names(above, relative))
+        inside = _IN_ARCHIVE.fullmatch(str(row.path))
+        if inside:
+            file = replace(file, path=Path(inside[1]), member=f"{inside[2]}/{int(inside[3])}")
+        files.append(namer.annotate(file, row))
+    scopes = [ids_of(file.relative for file in files), _IDS_OF_MANIFEST if any(row.patient for row in rows) else None]
+    return Listing(
+        root,
+        tuple(files),
+        notes=tuple(_about(files)),
+        layout="manifest",
+        patient_scope="; ".join(filter(None, scopes)) or None,
+    )
+
+
+def _list_archive(path: Path) -> Listing:
+    try:
+        archive = _open_archive(path, path.name, _Namer())
+    except (OSError, ScanError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if archive is None:
+        raise DataError(
+            f"{path}: is not of the MedMNIST form (train_images, train_labels, …); give a folder of pictures instead"
+        )
+    return Listing(path.parent, tuple(archive.files), notes=tuple(_about(archive.files)), layout=archive.title)
+
+
+def _archives(root: Path, found: Found, namer: _Namer, notes: list[str]) -> list[_Archive]:
+    """Open the .npz files of the MedMNIST form, taking them from the other files; one that cannot be is a note."""
+    archives: dict[str, _Archive] = {}
+    failed: list[str] = []
+    for relative in [name for name in found.others if name.lower().endswith(".npz")]:
+        try:
+            archive = _open_archive(root / relative, relative, namer)
+        except (OSError, ScanError) as error:
+            failed.append(f"{relative} {getattr(error, 'strerror', None) or error}")
+            continue
+        if archive is not None:
+            archives[relative] = archive
+    found.others = [name for name in found.others if name not in archives]
+    if failed:
+        notes.append(f"{_count(len(failed), '.npz file')} passed over; the first: {failed[0]}")
+    return list(archives.values())
+
+
+def _open_archive(path: Path, relative: str, namer: _Namer) -> _Archive | None:
+    labels = read_labels(path)
+    if labels is None:
+        return None
+    files = []
+    for split, numbers in labels.items():
+        for index, (label, name) in enumerate(medmnist_classes(path.stem, numbers)):
+            source = None if label is None else path.name
+            reading = Reading(label=label, class_name=name, source=source, split=split)
+            file = namer.name(path, f"{relative}/{split}/{index:05d}", reading)
+            files.append(replace(file, member=f"{split}/{index}"))
+    return _Archive(files, f"MedMNIST ({path.stem})")
+
+
+def _about(files: Sequence[ScanFile]) -> list[str]:
+    """Say how many files are set aside, and which classes are neither normal nor abnormal."""
+    aside = Counter(file.set_aside for file in files if file.set_aside is not None)
+    notes = [f"{_count(number, 'file')} set aside, scored but not trained on: {why}" for why, number in aside.items()]
+    labelled = {file.class_name for file in files if file.label is not None}
+    unknown = sorted({file.class_name for file in files if file.class_name is not None} - labelled - {None}, key=str)
+    if unknown:
+        named = ", ".join(map(str, unknown[:_MOST_NAMED])) + (", …" if len(unknown) > _MOST_NAMED else "")
+        notes.append(
+            f"whether these classes are normal or abnormal is unknown: {named}; say it in a manifest.csv with the "
+            "columns path and label"
+        )
+    return notes
+
+
+def _names_above(root: Path) -> list[str]:
+    return root_names(Path(os.path.abspath(root)).parts[1:])  # noqa: PTH100 (links keep their names)
 
 
 class _Namer:
-    """Makes ScanFiles: id, and what folders, names and manifest rows say. Reads the salt once, when first needed."""
+    """Makes ScanFiles: id, and what layouts and manifest rows say. Reads the salt once, when first needed."""
 
-    def __init__(self, root: Path) -> None:
-        self._root_names = root_names(Path(os.path.abspath(root)).parts[1:])  # noqa: PTH100 (links keep their names)
+    def __init__(self) -> None:
         self._salt: bytes | None = None
 
-    def name(self, path: Path, relative: str) -> ScanFile:
-        posix = PurePosixPath(relative)
-        folders = [*self._root_names, *posix.parts[:-1]]
-        label, class_name = class_of_folders(folders)
-        split = split_of_folders(folders)
+    def name(self, path: Path, relative: str, reading: Reading) -> ScanFile:
         return ScanFile(
             scan_id=make_scan_id(relative),
             path=path,
             relative=relative,
-            label=label,
-            class_name=class_name,
-            label_source=None if label is None else "folder",
-            patient=self._hash(patient_key(posix.stem, split)),
-            split=split,
+            label=reading.label,
+            class_name=reading.class_name,
+            label_source=reading.source,
+            patient=self._hash(reading.patient),
+            view=reading.view,
+            split=reading.split,
+            boxes=reading.boxes,
+            extra=reading.extra,
         )
 
     def annotate(self, file: ScanFile, row: ManifestRow | None) -> ScanFile:
-        """Let a manifest's row overrule what the folders say."""
+        """Let a manifest's row overrule what the layout says, where it speaks."""
         if row is None:
             return file
         if row.labelled:
@@ -154,16 +279,18 @@ class _Namer:
                 file,
                 label=row.label,
                 label_source=None if row.label is None else "manifest",
-                class_name=file.class_name if agrees else None,
+                class_name=file.class_name if agrees or file.label is None else None,
             )
         return replace(
             file,
             class_name=row.class_name or file.class_name,
             patient=self._hash(row.patient) or file.patient,
-            view=row.view,
+            view=row.view or file.view,
             split=row.split or file.split,
-            mask=row.mask,
-            extra=row.extra,
+            mask=row.mask or file.mask,
+            boxes=row.boxes or file.boxes,
+            set_aside=None if row.split else file.set_aside,
+            extra={**file.extra, **row.extra},
         )
 
     def _hash(self, key: str | None) -> str | None:
@@ -172,75 +299,6 @@ class _Namer:
         if self._salt is None:
             self._salt = load_salt()
         return hash_patient(key, self._salt)
-
-
-def _walk(root: Path) -> _Found:
-    """Gather the relative posix paths of image files, sorted. Every folder is entered once, whatever links say."""
-    found = _Found(files=[])
-    top = os.path.realpath(root)
-    entered = {top}
-    pending: list[tuple[str, str, str]] = [(str(root), "", top)]  # path, relative with slash, real path
-    while pending:
-        folder, prefix, real = pending.pop()
-        try:
-            with os.scandir(folder) as entries:
-                inside = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
-            found.closed_folders += 1
-            continue
-        if prefix and any(entry.name == RECEIPT for entry in inside) and _is_ours(Path(folder)):
-            found.own_results += 1
-            continue
-        deeper: list[tuple[str, str, str]] = []
-        for entry in inside:
-            name = entry.name
-            if name.startswith(".") or name == "__MACOSX":
-                continue
-            if not _is_folder(entry):
-                if name.upper() == "DICOMDIR":
-                    continue
-                if _claims_to_be_image(Path(entry.path)):
-                    found.files.append(prefix + name)
-                else:
-                    found.others += 1
-            elif is_mask_folder(name):
-                found.mask_folders += 1
-            else:
-                target = os.path.realpath(entry.path)
-                is_above = (real + os.sep).startswith(target.rstrip(os.sep) + os.sep)  # a link up: a loop, or strangers
-                if target not in entered and not is_above:
-                    entered.add(target)
-                    deeper.append((entry.path, f"{prefix}{name}/", target))
-        pending.extend(reversed(deeper))
-    found.files.sort()
-    return found
-
-
-def _is_ours(folder: Path) -> bool:
-    """Tell whether this tool wrote a folder: its heatmaps and sample grids are no scans."""
-    try:
-        return "anomaly" in read_json(folder / RECEIPT)["versions"]
-    except (DataError, KeyError, TypeError):
-        return False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that points to itself
-        return False
-
-
-def _claims_to_be_image(path: Path) -> bool:
-    if path.suffix.lower() in IMAGE_EXTENSIONS:
-        return True
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as stream:
-            return sniff(stream.read(HEAD)) is not None
-    except (OSError, ValueError):
-        return False
 
 
 def _relative(path: Path, root: Path) -> str:

@@ -39,20 +39,21 @@ def write(folder: Path, text: str | bytes, name: str = "list.csv") -> Path:
 def test_every_column(folder: Path) -> None:
     path = write(
         folder,
-        "Path,Patient,LABEL,class,view,split,mask,age,Site\n"
-        "b.png,P7,abnormal,pneumonia,AP,test,m/b.png,61,Utrecht\n"
-        "a.png,P8,0,,,,,,\n"
-        "missing.png,,,,,,,,\n",
+        "Path,Patient,LABEL,class,view,split,mask,Boxes,age,Site\n"
+        "b.png,P7,abnormal,pneumonia,AP,test,m/b.png,boxes/b.csv,61,Utrecht\n"
+        "a.png,P8,0,,,,,,,\n"
+        "missing.png,,,,,,,,,\n",
     )
     listing = list_scans(path)
     first, second, third = listing.files
     assert [file.relative for file in listing.files] == ["b.png", "a.png", "missing.png"]
     assert (first.label, first.class_name, first.label_source) == (1, "pneumonia", "manifest")
     assert (first.view, first.split, first.mask) == ("AP", "test", folder / "m" / "b.png")
+    assert first.boxes == folder / "boxes" / "b.csv"
     assert first.patient == hash_patient("P7")
     assert "P7" not in repr(first)
     assert first.extra == {"age": "61", "Site": "Utrecht"}
-    assert (second.label, second.view, second.mask) == (0, None, None)
+    assert (second.label, second.view, second.mask, second.boxes) == (0, None, None, None)
     assert (third.label, third.label_source, third.patient) == (None, None, None)
     assert read_scan(first).view == "AP"
     with pytest.raises(ScanError, match=r"missing\.png"):
@@ -89,6 +90,21 @@ def test_bom_semicolons_quotes_blank_lines_and_order(folder: Path, text: bytes) 
 @pytest.mark.parametrize(("text", "label"), [("", None), ("1", 1), ("Normal", 0), ("ABNORMAL", 1), ("1.0", 1)])
 def test_labels(folder: Path, text: str, label: int | None) -> None:
     assert read_manifest(write(folder, f"path,label\na.png,{text}\n"))[0].label == label
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("Training", "train"),
+        ("valid", "val"),
+        ("validation", "val"),
+        ("TEST", "test"),
+        ("dev", "dev"),
+        ("fold 3", "fold 3"),
+    ],
+)
+def test_splits_mean_the_same_however_they_are_called(folder: Path, text: str, split: str) -> None:
+    assert read_manifest(write(folder, f"path,split\na.png,{text}\n"))[0].split == split
 
 
 def test_class_column_labels_when_there_is_no_label_column(folder: Path) -> None:
@@ -153,6 +169,27 @@ def test_manifest_in_the_folder_annotates(folder: Path) -> None:
     assert listing.files[1].patient == hash_patient("P1")
     assert any(note.startswith("1 row ") for note in listing.notes)
     assert listing.others == 0
+
+
+def test_a_manifest_overrules_the_set_where_it_speaks(tmp_path: Path) -> None:
+    names = ["train/NORMAL/IM-0115-0001", "train/PNEUMONIA/person1_virus_6", "val/NORMAL/NORMAL2-IM-1427-0001"]
+    for name in names:
+        path = tmp_path / f"{name}.jpeg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PNG)
+    before = {file.relative: file for file in list_scans(tmp_path).files}
+    rows = [f"{names[0]}.jpeg,1,nodule,P1,,61", f"{names[1]}.jpeg,1,,,Test,", f"{names[2]}.jpeg,,,,train,"]
+    write(tmp_path, "path,label,class,patient,split,age\n" + "\n".join(rows), "manifest.csv")
+    listing = list_scans(tmp_path)
+    first, second, third = (file for name in names for file in listing.files if file.relative == f"{name}.jpeg")
+    assert (first.label, first.class_name, first.patient) == (1, "nodule", hash_patient("P1"))
+    assert (first.split, first.label_source) == ("train", "manifest")
+    assert (second.class_name, second.split, second.extra) == ("PNEUMONIA", "test", {"kind": "virus", "age": ""})
+    assert second.patient == before[second.relative].patient is not None
+    assert before[third.relative].set_aside is not None
+    assert (third.label, third.split, third.set_aside) == (None, "train", None)
+    assert listing.patient_scope is not None
+    assert "manifest" in listing.patient_scope
 
 
 def test_another_manifest_csv_is_left_alone(folder: Path) -> None:

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from anomaly.errors import DataError, ScanError
-from anomaly.scans.dicom import write_dicom
-from anomaly.scans.layouts import class_of_folders, label_of_name, patient_key, root_names, split_of_folders
+from anomaly.scans.dicom_write import write_dicom
+from anomaly.scans.layouts.names import class_of_folders, label_of_name, patient_key, root_names, split_of_folders
 from anomaly.scans.patients import hash_patient, load_salt
 from anomaly.scans.read import read_scan
 from anomaly.scans.walk import list_scans, make_scan_id
 
-SHARED = Path(os.environ.get("ANOMALY_SHARED", "../shared"))
 FILM = np.random.default_rng(2).integers(0, 256, (32, 32)).astype(np.uint8)
 PNG = cv2.imencode(".png", FILM)[1].tobytes()
 
@@ -128,8 +127,8 @@ def test_unreadable_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     put(tmp_path, "a.png", "closed/b.png")
     scandir = os.scandir
 
-    def guarded(folder: str) -> object:
-        if folder.endswith("closed"):
+    def guarded(folder: str | Path) -> object:
+        if str(folder).endswith("closed"):
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
@@ -263,11 +262,8 @@ def test_no_patients_no_salt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.real
-def test_real_folders() -> None:
-    folder = SHARED / "data" / "kermany" / "dev"
-    if not folder.exists():
-        pytest.skip("no real films here")
-    listing = list_scans(folder)
+def test_a_real_split_given_alone(shared_data: Path) -> None:
+    listing = list_scans(shared_data / "data" / "kermany" / "dev")
     labels = [file.label for file in listing.files]
     assert (labels.count(0), labels.count(1)) == (114, 234)
     assert all(file.patient for file in listing.files)

@@ -1,0 +1,40 @@
+"""HAM10000: dermoscopy in colour, `HAM10000_images_part_1/ISIC_*.jpg` and one table; several images a lesion.
+
+Tschandl et al., "The HAM10000 dataset", Scientific Data 5 (2018).
+"""
+
+from __future__ import annotations
+
+from anomaly.records import ABNORMAL, NORMAL
+from anomaly.scans.layouts.base import Layout, Place, Reading, read_table, share, stem_of
+
+_NOTES = (
+    "melanocytic naevi (nv) are taken as normal and every other diagnosis as abnormal, though bkl, df and vasc are "
+    "benign too; other labels go into a manifest.csv",
+    "these are colour pictures: fit with --set prepare.channels=3",
+    "HAM10000 is for non-commercial use only (CC BY-NC 4.0)",
+)
+
+
+def ham10000(place: Place) -> Layout | None:
+    """Recognise it by its table and the image ids in it."""
+    table = place.file(r"ham10000_metadata(?:\.csv|\.tab|\.txt)?")
+    if table is None:
+        return None
+    rows = {image.lower(): (lesion, dx) for image, lesion, dx in read_table(table, ["image_id", "lesion_id", "dx"])}
+    if share(place.images, lambda path: stem_of(path).lower() in rows) < 0.5:
+        return None
+    masks = place.masks()
+
+    def read(relative: str) -> Reading:
+        stem = stem_of(relative).lower()
+        lesion, dx = rows.get(stem, ("", ""))
+        return Reading(
+            label=None if not dx else NORMAL if dx.lower() == "nv" else ABNORMAL,
+            class_name=dx or None,
+            source=table.name if dx else None,
+            patient=f"ham10000/{lesion}" if lesion else None,
+            mask=masks.get(stem),
+        )
+
+    return Layout("HAM10000", read, ids="lesions (lesion_id), not persons: one person may have several", notes=_NOTES)
