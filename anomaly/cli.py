@@ -27,7 +27,8 @@ app = typer.Typer(
 )
 
 Scans = Annotated[
-    Path, typer.Argument(metavar="SCANS", help="A file, a folder (walked recursively) or a manifest CSV.")
+    Path,
+    typer.Argument(metavar="SCANS", help="A file, a folder (walked recursively), a manifest CSV or a MedMNIST .npz."),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made.")]
 Results = Annotated[Path, typer.Argument(metavar="OUT", help="A folder written by `anomaly score`.")]
@@ -153,12 +154,62 @@ def phantom(
         _print(f"{out}: {len(rows)} phantoms, {abnormal} with a lesion")
 
 
+@app.command(
+    help="Say what is in a folder, what a fit would make of it, and what will be skipped and why.\n\n"
+    "Example: anomaly inspect SCANS --html"
+)
+def inspect(
+    scans: Scans,
+    output: Output = Path("inspection"),
+    html: Annotated[bool, typer.Option("--html", help="Write inspection.html too, with pictures.")] = False,
+    include_phi: Annotated[
+        bool, typer.Option("--include-phi", help="Write DICOM header text (names, ids, dates) into scans.csv.")
+    ] = False,
+    workers: Workers = _WORKERS,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Inspect a folder."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.inspect import inspect
+        from anomaly.workflows.inspection_text import render
+
+        found = inspect(
+            scans,
+            output,
+            html=html,
+            include_phi=include_phi,
+            overwrite=overwrite,
+            workers=workers,
+            on_progress=on_progress,
+        )
+        _notes(found.facts["notes"], quiet)
+        if as_json:
+            _print(json.dumps(found.facts, indent=2))
+        else:
+            _print(f"{render(found.facts)}\n\n{found.page or output / 'contact_sheet.png'}")
+        if include_phi:
+            _say(f"note: {output / 'scans.csv'} holds patients' header text, as asked: treat it as medical records.")
+        _exit_for(found.failed)
+
+
 @app.command(help="Learn from normal scans alone.\n\nExample: anomaly fit NORMALS --normal-only -o runs/a")
 def fit(
     scans: Scans,
     output: Output,
     normal_only: Annotated[
         bool, typer.Option("--normal-only", help="Train on scans labelled normal; unlabelled: declare all normal.")
+    ] = False,
+    test: Annotated[
+        float, typer.Option("--test", min=0.0, max=0.9, help="Keep out this share of the patients as a test set.")
+    ] = 0.0,
+    allow_image_split: Annotated[
+        bool, typer.Option("--allow-image-split", help="Draw --test image by image where patients are not known.")
+    ] = False,
+    exclude_flagged: Annotated[
+        bool, typer.Option("--exclude-flagged", help="Leave out films that `anomaly inspect` flags as unfit.")
     ] = False,
     detector: DetectorName = None,
     config: ConfigFile = None,
@@ -185,6 +236,9 @@ def fit(
             output,
             recipe,
             normal_only=normal_only,
+            test=test,
+            allow_image_split=allow_image_split,
+            exclude_flagged=exclude_flagged,
             resume=resume,
             overwrite=overwrite,
             device=device,
@@ -199,7 +253,8 @@ def fit(
         else:
             _print(
                 f"{summary.run}: trained on {summary.trained} normals, calibrated on {summary.held_out} held out, "
-                f"left out {summary.left_out}, unreadable {len(summary.failed)}"
+                f"{f'{summary.test} kept for testing, ' if summary.test else ''}left out {summary.left_out}, "
+                f"unreadable {len(summary.failed)}"
             )
         _exit_for(len(summary.failed))
 
@@ -212,6 +267,9 @@ def score(
     alpha: Alpha = None,
     panels: Annotated[str, typer.Option("--panels", help="Keep pictures of top:N, all or none.")] = "top:200",
     hash_paths: Annotated[bool, typer.Option("--hash-paths", help="Write hashes in place of file names.")] = False,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Only scans of this split of the fit or the set: test, dev, …")
+    ] = None,
     device: Device = "auto",
     workers: Workers = _WORKERS,
     resume: Resume = False,
@@ -232,6 +290,7 @@ def score(
             alpha=alpha,
             panels=parse_limit(panels),
             hash_paths=hash_paths,
+            split=split,
             resume=resume,
             overwrite=overwrite,
             device=device,
@@ -366,6 +425,18 @@ def config(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe; `
         from anomaly.config import recipe_text
 
         _print(recipe_text(name).rstrip())
+
+
+@app.command(help="Show what the cache of prepared scans holds, or clear it.\n\nExample: anomaly cache --clear")
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.")] = False, as_json: Json = False
+) -> None:
+    """Show or clear the cache."""
+    with _front():
+        from anomaly.workflows.cache import clear_cache, describe_cache, render
+
+        facts = clear_cache() if clear else describe_cache()
+        _print(json.dumps(facts, indent=2) if as_json else render(facts))
 
 
 @app.command(help="Show versions, devices and what is missing.\n\nExample: anomaly doctor")

@@ -140,8 +140,8 @@ def with_legend(
     page.paste(film, (_MARGIN + (left - film.width) // 2, _HEADER + (body - film.height) // 2))
     draw = ImageDraw.Draw(page)
     room = page.width - 2 * _MARGIN
-    draw.text((_MARGIN, _HEADER // 2), _fit(caption, _font(_TEXT), room), _INK, _font(_TEXT), "lm")
-    draw.text((_MARGIN, page.height - _FOOTER // 2), _fit(footnote, _font(_SMALL), room), _FAINT, _font(_SMALL), "lm")
+    draw.text((_MARGIN, _HEADER // 2), fit_text(caption, font(_TEXT), room), _INK, font(_TEXT), "lm")
+    draw.text((_MARGIN, page.height - _FOOTER // 2), fit_text(footnote, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
     x, y = left + 2 * _MARGIN, _HEADER
     if contour:
         _draw_lines(draw, ("Outlined: hotter than 99.9 % of", "the pixels of normal films"), x, y)
@@ -198,7 +198,7 @@ def _colours() -> Float64:
 
 
 @cache
-def _font(size: int) -> FreeTypeFont:
+def font(size: int) -> FreeTypeFont:
     """DejaVu Sans, which matplotlib carries; the basic layout engine, so that text is the same on every machine."""
     from PIL import ImageFont
 
@@ -266,15 +266,15 @@ def _draw_ticks(draw: ImageDraw, scale: HeatScale, x: int, top: int, bottom: int
     for (_, label), place, row in zip(marks, places, rows, strict=True):
         draw.line([(x, place), (x + 5, place), (x + 12, row), (x + 16, row)], _FAINT, 1)
         room = _PANEL - _BAR - 20
-        draw.text((x + 20, round(row)), _fit(label, _font(_SMALL), room), _INK, _font(_SMALL), "lm")
+        draw.text((x + 20, round(row)), fit_text(label, font(_SMALL), room), _INK, font(_SMALL), "lm")
 
 
 def _draw_lines(draw: ImageDraw, lines: tuple[str, ...], x: int, y: int) -> None:
     for i, line in enumerate(lines):
-        draw.text((x, y + i * _LINE), line, _INK, _font(_SMALL), "lt")
+        draw.text((x, y + i * _LINE), line, _INK, font(_SMALL), "lt")
 
 
-def _fit(text: str, font: FreeTypeFont, room: float) -> str:
+def fit_text(text: str, font: FreeTypeFont, room: float) -> str:
     """One drawable line at most `room` pixels wide; a long one keeps both its ends (scan id first, score last)."""
     drawable = _drawable()
     text = unicodedata.normalize("NFC", text if len(text) <= 512 else text[:256] + text[-256:])

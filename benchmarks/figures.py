@@ -12,6 +12,7 @@ import json
 import re
 from typing import Any
 
+import figures_scans
 from common import ROOT, parser, read_result
 
 START, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
@@ -189,7 +190,7 @@ def results_page() -> str:
         "Intervals are 95 %, from resampling whole patients.",
         "",
     ]
-    return "\n".join([*head, *kermany(), *phantoms(), *speed()]).rstrip() + "\n"
+    return "\n".join([*head, *kermany(), *phantoms(), *figures_scans.page(), *speed()]).rstrip() + "\n"
 
 
 def with_block(readme: str) -> str:

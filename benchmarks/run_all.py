@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py
 
-Takes about an hour on 2 cores. Finished parts of an interrupted run are kept; results land in benchmarks/results/.
+Takes about two hours on 2 cores. Finished parts of an interrupted run are kept; results land in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from pathlib import Path
 
 from common import parser
 
-ORDER = ("startup.py", "search_time.py", "demo_time.py", "phantoms.py", "kermany.py", "figures.py")
+ORDER = (
+    *("startup.py", "throughput.py", "memory.py", "fuzz.py", "inspect_kermany.py", "duplicates.py", "quality.py"),
+    *("search_time.py", "demo_time.py", "phantoms.py", "kermany.py", "inpaint.py", "figures.py"),
+)
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
-"""What every test may use: a salt of its own, the shared data where there is any, and prepared phantoms."""
+"""What every test may use: a salt and a cache of its own, the shared data where there is any, and prepared phantoms."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 
+_numbers = count()
+
 PhantomImages = Callable[..., Float32]
 
 
@@ -28,6 +31,21 @@ def salt() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANOMALY_SALT", "only-for-tests")
         yield "only-for-tests"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what fixtures of the session prepare in a folder of its own, so that no test touches the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALY_CACHE", str(folder / "session"))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start every test with an empty cache, so that none depends on what another has prepared."""
+    monkeypatch.setenv("ANOMALY_CACHE", str(cache_folder / f"test-{next(_numbers)}"))
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def figures(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("figures", "common"):
+    for name in ("figures", "figures_scans", "common"):
         sys.modules.pop(name, None)
     return importlib.import_module("figures")
 

@@ -46,7 +46,7 @@ FENCES = {
     "torch": {"nets/", "detectors/", "workflows/doctor.py"},
     "torchvision": {"nets/", "detectors/"},
     "lightning": {"nets/", "detectors/"},
-    "pydicom": {"scans/dicom.py"},
+    "pydicom": {"scans/dicom"},
     "anomalib": set[str](),
 }
 """Who may import what: prefixes of paths in anomaly/."""
@@ -128,7 +128,7 @@ def test_words_that_are_not_used_here(module: Path) -> None:
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_modules_are_short_and_say_what_they_are(module: Path) -> None:
     text = module.read_text(encoding="utf-8")
-    limit = 450 if name_of(module) == "cli.py" else 400  # one place for all commands
+    limit = 600 if name_of(module) == "cli.py" else 400  # one place for all commands
     assert len(text.splitlines()) <= limit
     assert ast.get_docstring(ast.parse(text)) or name_of(module) == "__main__.py"
 

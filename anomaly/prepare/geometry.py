@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.records import Float32, Float64, Geometry
+from anomaly.scans.borders import Box
+
+_ROUNDING = 1e-6  # prepared pixels: what arithmetic may push the film's outermost centres out
 
 
 def resize_geometry(film_shape: tuple[int, int], size: int) -> Geometry:
@@ -16,6 +20,13 @@ def resize_geometry(film_shape: tuple[int, int], size: int) -> Geometry:
     sx, sy = width / size, height / size
     matrix = np.array([[sx, 0.0, 0.5 * sx - 0.5], [0.0, sy, 0.5 * sy - 0.5], [0.0, 0.0, 1.0]])
     return Geometry(matrix, (int(height), int(width)), int(size))
+
+
+def crop_geometry(film_shape: tuple[int, int], box: Box, size: int) -> Geometry:
+    """Return the geometry of stretching a part of a film (H, W) onto a size x size square."""
+    matrix = resize_geometry((box.bottom - box.top, box.right - box.left), size).matrix
+    matrix[:2, 2] += (box.left, box.top)
+    return Geometry(matrix, (int(film_shape[0]), int(film_shape[1])), int(size))
 
 
 def to_film_points(points: Float64, geometry: Geometry) -> Float64:
@@ -43,7 +54,8 @@ def to_film(heatmap: Float32, geometry: Geometry) -> Float32:
         geometry: The way back, of that scan.
 
     Returns:
-        float32 (H, W), >= 0, cubic-interpolated; the film's edge repeats the map's edge.
+        float32 (H, W), >= 0, cubic-interpolated; the film's edge repeats the map's edge. 0 where the film lies
+        outside the square: what was cropped away was not looked at.
 
     Raises:
         ValueError: The map is not of the geometry's size.
@@ -60,7 +72,36 @@ def to_film(heatmap: Float32, geometry: Geometry) -> Float32:
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.maximum(film, 0.0).astype(np.float32)
+    heat = np.maximum(film, 0.0).astype(np.float32)
+    if not _covers(geometry):
+        heat[~_seen(geometry)] = 0.0
+    return heat
+
+
+def _covers(geometry: Geometry) -> bool:
+    """Return whether the whole film lies on the square; it does where its corners do, the way being affine."""
+    height, width = geometry.film_shape
+    corners = np.array([[x, y] for x in (0.0, width - 1.0) for y in (0.0, height - 1.0)])
+    low, high = _span(geometry)
+    places = to_prepared_points(corners, geometry)
+    return bool(np.all((places >= low) & (places <= high)))
+
+
+def _seen(geometry: Geometry) -> NDArray[np.bool_]:
+    """Return which film pixels have their centre on the square: bool (H, W)."""
+    height, width = geometry.film_shape
+    across, down = np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)[:, None]
+    low, high = _span(geometry)
+    seen = np.ones(geometry.film_shape, dtype=np.bool_)
+    for row in np.linalg.inv(geometry.matrix)[:2]:
+        place = row[0] * across + row[1] * down + row[2]
+        seen &= (place >= low) & (place <= high)
+    return seen
+
+
+def _span(geometry: Geometry) -> tuple[float, float]:
+    """Return where the square begins and ends, in prepared coordinates."""
+    return -0.5 - _ROUNDING, geometry.size - 0.5 + _ROUNDING
 
 
 def _transform(points: Float64, matrix: Float64) -> Float64:

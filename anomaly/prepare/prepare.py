@@ -1,7 +1,7 @@
 """One fixed order from film to square, frozen in the model and applied by `score` unasked.
 
-read (full depth) -> [crop borders -> inpaint markers -> register -> crop: later stages, each optional]
--> area-resize at full depth to `clahe_size` -> round to 8 bit -> CLAHE -> resize to S -> [-1, 1].
+read (full depth) -> crop borders -> inpaint markers -> [register -> crop: later stages]
+-> area-resize at full depth to `clahe_size` -> round to 8 bit -> CLAHE -> resize to S -> [-1, 1]; each stage optional.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import numpy as np
 
 from anomaly.config import PrepareConfig
 from anomaly.prepare.clahe import equalise
-from anomaly.prepare.geometry import resize_geometry
+from anomaly.prepare.geometry import crop_geometry
+from anomaly.prepare.markers import inpaint_markers
 from anomaly.records import Float32, Prepared, Scan
+from anomaly.scans.borders import MOST, find_borders, whole
 
 
 class Preparation:
@@ -33,8 +35,16 @@ class Preparation:
             `Prepared` with image float32 (C, S, S) in [-1, 1] and the exact way back to the film.
         """
         config = self.config
-        height, width = scan.pixels.shape[:2]
-        pixels = scan.pixels
+        pixels, box, warnings = scan.pixels, whole(scan.pixels), scan.warnings
+        if config.crop == "auto":
+            found = find_borders(pixels)
+            if found is None:
+                warnings = (*warnings, f"borders not cropped: they would take over {100 * MOST:.0f} % of a side")
+            else:
+                box = found
+                pixels = box.cut(pixels)
+        if config.markers == "inpaint":
+            pixels = inpaint_markers(pixels)
         if config.clahe:
             small = resize(pixels, config.clahe_size)
             eight_bit = np.clip(np.rint(small * 255.0), 0, 255).astype(np.uint8)
@@ -43,7 +53,8 @@ class Preparation:
         grey = square.ndim == 2
         channels = np.repeat(square[None], config.channels, axis=0) if grey else square.transpose(2, 0, 1)
         image = np.ascontiguousarray(channels * 2.0 - 1.0, dtype=np.float32)
-        return Prepared(image, resize_geometry((height, width), self.size), scan.warnings)
+        geometry = crop_geometry((scan.pixels.shape[0], scan.pixels.shape[1]), box, self.size)
+        return Prepared(image, geometry, warnings)
 
 
 def resize(pixels: Float32, size: int) -> Float32:

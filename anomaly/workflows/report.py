@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ import numpy as np
 import anomaly
 from anomaly.calibrate import Calibration, load_calibration
 from anomaly.heatmaps import HeatScale, colour_stops
-from anomaly.records import ABNORMAL, NORMAL, UInt8
+from anomaly.records import ABNORMAL, NORMAL
 from anomaly.runs import RECEIPT, read_json, write_text
 from anomaly.workflows.draw import draw, enlarged, panel_path
 from anomaly.workflows.evaluate import EVALUATION
 from anomaly.workflows.panels import load_panel
+from anomaly.workflows.pictures import data_uri
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import ScoreLine, flags, read_scores
 
@@ -97,22 +97,11 @@ def _card(out: Path, line: ScoreLine, scale: HeatScale, alpha: float) -> _Card:
         line,
         flags(line.row.p_value or 1.0, alpha),
         label,
-        _data_uri(panel.film),
-        _data_uri(panel.prepared, lossless=True),
-        None if panel.twin is None else _data_uri(panel.twin, lossless=True),
-        _data_uri(draw(panel, scale)),
+        data_uri(panel.film),
+        data_uri(panel.prepared, lossless=True),
+        None if panel.twin is None else data_uri(panel.twin, lossless=True),
+        data_uri(draw(panel, scale)),
     )
-
-
-def _data_uri(picture: UInt8, *, lossless: bool = False) -> str:
-    from PIL import Image
-
-    data = io.BytesIO()
-    if lossless:
-        Image.fromarray(picture).save(data, format="PNG")
-    else:
-        Image.fromarray(picture).save(data, format="JPEG", quality=88)
-    return f"data:image/{'png' if lossless else 'jpeg'};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def _ticks(scale: HeatScale) -> list[dict[str, Any]]:

@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 
 from anomaly.errors import DataError, UsageError
-from anomaly.evaluate.baselines import trivial_statistics
-from anomaly.records import ResultRow, Scan, ScanFile, UInt8
+from anomaly.prepare.cache import open_cache
+from anomaly.records import ResultRow, ScanFile
 from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
 from anomaly.scans.patients import hash_patient
+from anomaly.scans.quality import EXCLUDING
 from anomaly.scans.walk import list_scans
 from anomaly.workflows.draw import draw_heatmaps
 from anomaly.workflows.evaluate import EVALUATION
 from anomaly.workflows.journal import Journal
 from anomaly.workflows.model import MODEL_JSON, Model, find_model, load_model
-from anomaly.workflows.panels import Panel, PanelShelf, make_panel, small_film
-from anomaly.workflows.prepare_scans import Outcome, prepare_scans
+from anomaly.workflows.panels import Panel, PanelShelf, make_panel
 from anomaly.workflows.progress import Ticker, silent
+from anomaly.workflows.reading import Outcome, read_files
 from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
+from anomaly.workflows.selection import files_of_split
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +64,18 @@ def score_paths(model: Model, paths: str | Path | Iterable[str | Path], *, worke
             yield scored.row
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What is kept of a scan at full size."""
-
-    patient: str | None
-    film: UInt8
-    trivial: dict[str, float]
-
-
-def _keep(scan: Scan) -> _Kept:
-    return _Kept(scan.patient, small_film(scan.pixels), trivial_statistics(scan.pixels, scan.file_size))
-
-
 def score_files(model: Model, files: Sequence[ScanFile], *, workers: int = 2) -> Iterator[Scored]:
     """Score files in order, a chunk of the model's fixed size at a time; each answer is the file's own."""
-    waiting: list[Outcome[_Kept]] = []
+    waiting: list[Outcome] = []
     ready = 0
-    for outcome in prepare_scans(files, model.preparation, model.facts.read, _keep, workers=workers):
+    for outcome in read_files(
+        files,
+        read=model.facts.read,
+        channels=model.preparation.config.channels,
+        preparation=model.preparation,
+        workers=workers,
+        cache=open_cache(),
+    ):
         waiting.append(outcome)
         ready += outcome.prepared is not None
         if ready == model.detector.config.score_batch:
@@ -88,27 +84,28 @@ def score_files(model: Model, files: Sequence[ScanFile], *, workers: int = 2) ->
     yield from _score_chunk(model, waiting)
 
 
-def _score_chunk(model: Model, outcomes: Sequence[Outcome[_Kept]]) -> Iterator[Scored]:
+def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
     images = [outcome.prepared.image for outcome in outcomes if outcome.prepared is not None]
     output = model.detector.score(np.stack(images)) if images else None
     index = 0
     for outcome in outcomes:
         file = outcome.file
         row = ResultRow(file.scan_id, file.relative, FAILED, file.patient, file.label, file.class_name)
-        if outcome.kept is None or outcome.prepared is None or output is None:
+        if outcome.findings is None or outcome.prepared is None or output is None:
             yield Scored(replace(row, error=outcome.error))
             continue
         score = float(output.scores[index])
         row = replace(
             row,
             status=SCORED,
-            patient=outcome.kept.patient,
+            patient=outcome.patient,
             score=score,
             p_value=model.calibration.p_value(score),
-            warnings=outcome.prepared.warnings,
+            warnings=(*outcome.prepared.warnings, *(f.detail for f in outcome.findings.flags if f.name in EXCLUDING)),
             terms={name: float(values[index]) for name, values in output.terms.items()},
         )
-        yield Scored(row, make_panel(outcome.kept.film, outcome.prepared, output, index), outcome.kept.trivial)
+        found = outcome.findings
+        yield Scored(row, make_panel(found.film, outcome.prepared, output, index), found.trivial)
         index += 1
 
 
@@ -120,6 +117,7 @@ def score(
     alpha: float | None = None,
     panels: int | None = 200,
     hash_paths: bool = False,
+    split: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -135,10 +133,11 @@ def score(
         alpha: Flag scans with p <= alpha; None for the model's default.
         panels: Keep the material of this many highest-scoring pictures; None for all.
         hash_paths: Write no file name anywhere, nor SCANS itself, only salted hashes.
+        split: Only the scans of this split: as the fit's splits.csv has it, else as the set publishes it.
         resume: Skip what the journal of an interrupted run already holds.
         overwrite: Replace earlier results.
         device: "auto", "cpu" or "cuda".
-        workers: Reading threads.
+        workers: Reading processes.
         on_progress: Told how far along things are.
 
     Raises:
@@ -153,8 +152,9 @@ def score(
     model_hash = sha256_of(folder / MODEL_JSON)
     if resume:
         _same_work(output, model_hash, hash_paths)
+    files = list(listing.files) if split is None else files_of_split(listing.files, split, model_path)
     claim_folder(output, command="score", resume=resume, overwrite=overwrite, inputs=(scans, model_path))
-    files = [_disguise(file) for file in listing.files] if hash_paths else list(listing.files)
+    files = [_disguise(file) for file in files] if hash_paths else files
     facts: dict[str, Any] = {
         "model_sha256": model_hash,
         "method": model.facts.method,
@@ -164,6 +164,7 @@ def score(
     facts |= {
         "scored_on": model.detector.runs_on(),
         "hashed_paths": hash_paths,
+        "split": split,
         "not_images": listing.others,
         "notes": list(listing.notes),
     }

@@ -11,7 +11,7 @@ import pytest
 from anomaly.config import PrepareConfig
 from anomaly.prepare.prepare import Preparation, resize
 from anomaly.records import Scan, ScanFile
-from anomaly.scans.dicom import write_dicom
+from anomaly.scans.dicom_write import write_dicom
 from anomaly.scans.phantom import make_phantom
 from anomaly.scans.read import read_scan
 

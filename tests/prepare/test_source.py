@@ -1,11 +1,15 @@
-"""Prepared images held in memory."""
+"""Prepared images in memory and on disk."""
 
 from __future__ import annotations
+
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from anomaly.prepare.source import ArraySource
+from anomaly.errors import OutputError
+from anomaly.prepare.source import ArraySource, ImageSpool
 
 IMAGES = np.arange(7 * 4, dtype=np.float32).reshape(7, 1, 2, 2)
 
@@ -38,3 +42,45 @@ def test_groups_of_another_length_are_refused() -> None:
 
 def test_no_images_serve_nothing() -> None:
     assert list(ArraySource(IMAGES[:0]).batches()) == []
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_some_images_are_served_in_the_order_asked_without_a_copy_of_all(batch: int) -> None:
+    index = np.array([5, 0, 3])
+    source = ArraySource(IMAGES, np.array([1, 1, 2]), index)
+    assert len(source) == 3
+    np.testing.assert_array_equal(np.concatenate(list(source.batches(batch))), IMAGES[index])
+    with pytest.raises(ValueError, match="3 images"):
+        ArraySource(IMAGES, np.arange(7), index)
+
+
+def test_a_spool_gives_back_what_was_put_in_and_is_gone_afterwards(tmp_path: Path) -> None:
+    with ImageSpool(tmp_path / "run") as spool:
+        assert [spool.append(image) for image in IMAGES[:5]] == list(range(5))
+        first = spool.source([4, 1], np.array([7, 7]))
+        np.testing.assert_array_equal(np.concatenate(list(first.batches(1))), IMAGES[[4, 1]])
+        for image in IMAGES[5:]:
+            spool.append(image)
+        assert len(spool) == 7
+        np.testing.assert_array_equal(spool.take(range(7)), IMAGES)
+        assert spool.take([]).shape == (0, 1, 2, 2)
+        (source,) = spool.source(range(7)).batches()
+        assert source.dtype == np.float32
+        for wrong in (IMAGES[0, :, :1], IMAGES[0].astype(np.float64)):
+            with pytest.raises(ValueError, match="does not fit"):
+                spool.append(wrong)
+    assert not list((tmp_path / "run").iterdir())
+    with pytest.raises(ValueError, match="inside its `with`"):
+        spool.append(IMAGES[0])
+
+
+def test_a_spool_is_gone_after_a_failure_and_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(OutputError, match="Free some space"), ImageSpool(tmp_path) as spool:  # noqa: PT012
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        try:
+            spool.append(np.zeros((1, 64, 64), np.float32))
+            spool.take([0])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

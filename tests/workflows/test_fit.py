@@ -9,8 +9,10 @@ import shutil
 import signal
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
-from running import FLOOR, anomaly, finish, parts_left, spawn, stop_when
+from running import FLOOR, anomaly, finish, parts_left, spawn, stop_when, table
 
 from anomaly.runs import read_tensors
 
@@ -205,7 +207,7 @@ def test_a_full_disk_names_the_file_and_the_fix(unlabelled: Path, tmp_path: Path
     args = ("fit", unlabelled, "--normal-only", "-d", "pixel-stats", "-o", tmp_path / "run")
     ran = finish(spawn(*args, preexec_fn=little_room))
     assert ran.code == 4, ran.err
-    assert "weights.safetensors" in ran.err
+    assert "Cannot keep prepared images" in ran.err
     assert "Free some space" in ran.err
     assert "Traceback" not in ran.err
     assert receipt(tmp_path / "run")["status"] == "failed"
@@ -242,3 +244,71 @@ def test_interrupted_training_goes_on_to_the_same_weights(unlabelled: Path, tmp_
     assert anomaly("score", unlabelled, "-m", tmp_path / "stopped", "-o", twins).code == 0
     assert anomaly("report", twins).code == 0
     assert "normal twin" in (twins / "report.html").read_text()
+
+
+def test_a_test_set_is_drawn_by_patient_and_scored_by_its_name(phantoms: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    ran = anomaly("fit", phantoms, "--normal-only", "--test", "0.25", "-d", "pixel-stats", "-o", run)
+    assert ran.code == 0, ran.err
+    tested = {row["path"]: row for row in splits(run) if row["role"] == "test"}
+    assert f"{len(tested)} kept for testing" in ran.out
+    labels = [row["label"] for row in tested.values()]
+    assert (labels.count("0"), labels.count("1")) == (10, 3)  # a quarter of each class, a patient at the least
+    others = {row["patient"] for row in splits(run) if row["role"] in ("train", "calibration")}
+    assert not others & {row["patient"] for row in tested.values()}
+    assert anomaly("score", phantoms, "-m", run, "-o", out, "--split", "test").code == 0
+    assert set(table(out)) == set(tested)
+    ran = anomaly("score", phantoms, "-m", run, "-o", tmp_path / "none", "--split", "nothing")
+    assert ran.code == 4
+    assert not (tmp_path / "none").exists()
+
+
+def test_no_patient_ids_no_test_set_without_permission(tmp_path: Path) -> None:
+    for kind, count in (("normal", 40), ("abnormal", 10)):
+        folder = tmp_path / "films" / kind
+        folder.mkdir(parents=True)
+        for number in range(count):
+            noise = np.random.default_rng([number, count]).integers(0, 256, (64, 64)).astype(np.uint8)
+            cv2.imwrite(str(folder / f"{number}.png"), noise)
+    args = ("fit", tmp_path / "films", "--normal-only", "-d", "pixel-stats", "--test", "0.2", "-o", tmp_path / "run")
+    refused = anomaly(*args)
+    assert refused.code == 4
+    assert "--allow-image-split" in refused.err
+    allowed = anomaly(*args, "--allow-image-split", "--overwrite")
+    assert allowed.code == 0, allowed.err
+    assert "--allow-image-split" in allowed.err
+    assert sum(row["role"] == "test" for row in splits(tmp_path / "run")) == 10
+
+
+@pytest.mark.parametrize("leak", ["picture", "patient"])
+def test_what_is_in_training_and_test_set_stops_the_fit(leak: str, phantoms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    films = sorted((phantoms / "normal").iterdir())
+    rows = ["path,patient,label,split"]
+    for number, film in enumerate(films[:24]):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(film, folder / film.name)
+        rows.append(f"{film.name},p{number},0,{'test' if number >= 20 else 'train'}")
+    if leak == "picture":
+        shutil.copy(films[3], folder / f"again{films[3].suffix}")
+        rows.append(f"again{films[3].suffix},p99,0,test")
+    else:
+        rows[-1] = rows[-1].replace("p23", "p3")
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    ran = anomaly("fit", folder / "manifest.csv", "--normal-only", "-d", "pixel-stats", "-o", tmp_path / "run")
+    assert ran.code == 4
+    assert films[3].name in ran.err
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_flagged_films_are_left_out_on_request_with_the_reason(unlabelled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    shutil.copytree(unlabelled, folder)
+    levels = np.full((256, 256), 120, np.uint8)
+    levels[::16, ::16] = 121
+    cv2.imwrite(str(folder / "flat.png"), levels)
+    args = ("fit", folder, "--normal-only", "-d", "pixel-stats", "--exclude-flagged", "-o", tmp_path / "run")
+    assert anomaly(*args).code == 0
+    reasons = {row["path"]: row["reason"] for row in splits(tmp_path / "run") if row["role"] == "left out"}
+    assert set(reasons) == {"flat.png"}
+    assert reasons["flat.png"].startswith("quality, ")

@@ -1,0 +1,324 @@
+"""Which scans a fit trains on, holds out, tests on and leaves out, and why: decided once, for `fit` and `inspect`."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anomaly.config import CalibrationConfig
+from anomaly.errors import DataError, UsageError
+from anomaly.records import ABNORMAL, NORMAL, Int64, ScanFile, UInt8
+from anomaly.scans.leaks import Item, check_leaks
+from anomaly.scans.quality import EXCLUDING, Flag
+from anomaly.scans.split import number_patients, patients_or_permission, split_normals, split_test
+from anomaly.scans.walk import Listing
+from anomaly.workflows.reading import Outcome
+
+FEWEST_NORMALS = 16
+SPLITS = "splits.csv"
+TRAIN, CALIBRATION, TEST, LEFT_OUT, FAILED = "train", "calibration", "test", "left out", "failed"
+
+LeftOut = tuple[tuple[ScanFile, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What labels and published splits alone say, before anything is read; `left_out` gives each file's reason."""
+
+    chosen: tuple[ScanFile, ...]
+    """Normals that may be trained on."""
+    test: tuple[ScanFile, ...]
+    """Files of a published split other than train: the test set, of which nothing may be in training."""
+    left_out: LeftOut
+    basis: str
+    """How the chosen are known to be normal; goes into the receipt."""
+
+    @property
+    def abnormal(self) -> tuple[ScanFile, ...]:
+        """Files left out of training for their label alone: a drawn test set takes its abnormal films from them."""
+        return tuple(file for file, _ in self.left_out if file.label == ABNORMAL and file.set_aside is None)
+
+    def to_read(self, rules: Rules) -> tuple[ScanFile, ...]:
+        """Return every file that must be read before roles can be given."""
+        return (*self.chosen, *self.test, *(self.abnormal if rules.test else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What reading left to know of a scan: `patient` hashed, hashes of file and picture, `thumb` uint8 (64, 64)."""
+
+    file: ScanFile
+    patient: str | None
+    content_sha256: str
+    pixels_sha256: str
+    thumb: UInt8
+    flags: tuple[Flag, ...]
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Look:
+        """Keep what is light of a file that was read and examined."""
+        findings = outcome.findings
+        if findings is None:
+            raise ValueError("an outcome without findings cannot be looked at")
+        return cls(
+            outcome.file,
+            outcome.patient,
+            findings.content_sha256,
+            findings.pixels_sha256,
+            findings.thumb.copy(),
+            findings.flags,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How roles are drawn: `test` is the share of the patients to draw as a test set, 0 for none."""
+
+    calibration: CalibrationConfig
+    seed: int = 0
+    test: float = 0.0
+    allow_image_split: bool = False
+    exclude_flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What became of every file. Indices of `groups` go with `train` followed by `calibration`."""
+
+    train: tuple[Look, ...]
+    calibration: tuple[Look, ...]
+    test: tuple[Look, ...]
+    left_out: LeftOut
+    failed: LeftOut
+    groups: Int64
+    notes: tuple[str, ...]
+
+    @property
+    def patients(self) -> int:
+        """Number of patients among the films trained on and held out; one without an id counts as its own."""
+        return len(np.unique(self.groups))
+
+    def table(self) -> list[list[str]]:
+        """Return splits.csv: every file, the role it has, and why."""
+        rows = [["scan_id", "path", "patient", "label", "class", "role", "reason"]]
+        for role, looks in ((TRAIN, self.train), (CALIBRATION, self.calibration), (TEST, self.test)):
+            rows += [_row(look.file, look.patient, role, _published(look.file)) for look in looks]
+        for role, files in ((FAILED, self.failed), (LEFT_OUT, self.left_out)):
+            rows += [_row(file, file.patient, role, reason) for file, reason in files]
+        return rows
+
+
+def select_normals(listing: Listing, *, normal_only: bool) -> Selection:
+    """Choose the scans an unsupervised fit may see: normals, of the train split where there is one.
+
+    Args:
+        listing: Of the folder or manifest.
+        normal_only: The user's flag. With labels, only those labelled normal are taken; without any, it is the
+            user's declaration that all of it is normal. Where the folder holds a train split, only that is used.
+
+    Raises:
+        DataError: No flag and not wholly labelled normal.
+    """
+    aside = [(f, f.set_aside) for f in listing.files if f.set_aside is not None]
+    files = [f for f in listing.files if f.set_aside is None]
+    any_train = any(is_train(f) for f in files)
+    for_training = [f for f in files if is_train(f) or not any_train]
+    test = tuple(f for f in files if any_train and not is_train(f))
+    labelled = [f for f in for_training if f.label is not None]
+    if normal_only and not labelled:
+        basis = "declared normal by --normal-only (no labels found)"
+        return Selection(tuple(for_training), test, tuple(aside), basis)
+    normal = [f for f in for_training if f.label == NORMAL]
+    if not normal_only and len(normal) < len(for_training):
+        raise DataError(
+            f"{len(for_training) - len(normal)} of {len(for_training)} scans are not labelled normal, and this method "
+            "learns from normals alone: add --normal-only to train on the scans labelled normal (or, where there are "
+            "no labels at all, to declare the folder normal)."
+        )
+    aside += [(f, f"labelled {f.class_name or 'abnormal'}") for f in for_training if f.label not in (None, NORMAL)]
+    aside += [(f, "label unknown") for f in for_training if f.label is None]
+    sources = sorted({f.label_source or "labels" for f in labelled})
+    return Selection(tuple(normal), test, tuple(aside), f"labelled normal ({', '.join(sources)})")
+
+
+def is_train(file: ScanFile) -> bool:
+    """Tell whether a file may be trained on as far as published splits go."""
+    return file.split in (None, TRAIN)
+
+
+def assign_roles(
+    selection: Selection, looks: Mapping[str, Look], failed: Mapping[str, str], rules: Rules, *, label: str = "scans"
+) -> Roles:
+    """Give every file its role, whole patients at a time.
+
+    Copies of a film and, on request, flagged films are left out of training; a test set is the published one or is
+    drawn here; calibration normals are drawn from what is left; then training is checked against the test set.
+
+    Args:
+        selection: From `select_normals`.
+        looks: scan_id -> what reading left, for every file of the selection that was read.
+        failed: scan_id -> why it could not be read.
+        rules: How to draw.
+        label: What the user called SCANS, for messages.
+
+    Raises:
+        DataError: Too few normals; no patient ids to draw a test set by; or training and test set share a film or a
+            patient.
+        UsageError: A test set is to be drawn where the data publish one.
+    """
+    if rules.test and selection.test:
+        raise UsageError(
+            f"{label} publishes its own split ({len(selection.test)} scans are not for training): leave out --test."
+        )
+    left_out = [*selection.left_out]
+    notes: list[str] = []
+    kept = _worth_training(_readable(selection.chosen, looks), rules, left_out)
+    test = _readable(selection.test, looks)
+    if rules.test:
+        pool = kept + _worth_training(_readable(selection.abnormal, looks), rules, [])
+        kept, test = _draw_test(pool, rules, notes)
+        drawn = {look.file.scan_id for look in test}
+        left_out = [(file, reason) for file, reason in left_out if file.scan_id not in drawn]
+    enough(len(kept), label, left_out)
+    groups = _groups(kept)
+    parts = rules.calibration
+    train, held_out = split_normals(groups.tolist(), parts.fraction, rules.seed, minimum=parts.minimum)
+    leaks = check_leaks(_items(kept), _items(test))
+    stop = leaks.stop()
+    if stop is not None:
+        raise DataError(stop)
+    notes += [note for note in (leaks.warn(), _anonymous(kept, test)) if note is not None]
+    return Roles(
+        train=tuple(kept[i] for i in train),
+        calibration=tuple(kept[i] for i in held_out),
+        test=tuple(test),
+        left_out=tuple(left_out),
+        failed=tuple((f, failed[f.scan_id]) for f in selection.to_read(rules) if f.scan_id in failed),
+        groups=groups[np.concatenate([train, held_out])],
+        notes=tuple(notes),
+    )
+
+
+def enough(count: int, label: str, left_out: Sequence[tuple[ScanFile, str]]) -> None:
+    """Refuse too few normals, saying what was left out.
+
+    Raises:
+        DataError: Fewer than 16.
+    """
+    if count < FEWEST_NORMALS:
+        others = ", ".join(f"{number} {reason}" for reason, number in count_reasons(left_out).items())
+        raise DataError(
+            f"{label} gives {count} normal scan{'s' if count != 1 else ''} to learn from"
+            f"{f' (left out: {others})' if others else ''}; at least {FEWEST_NORMALS} are needed, and hundreds for a "
+            "useful model: give more."
+        )
+
+
+def count_reasons(left_out: Sequence[tuple[ScanFile, str]]) -> dict[str, int]:
+    """Return how many scans were left out for each reason, films named in a reason taken together."""
+    return dict(sorted(Counter(reason.partition(":")[0] for _, reason in left_out).items()))
+
+
+def data_digest(files: Sequence[ScanFile]) -> str:
+    """Return a hash of which files these are: relative paths and sizes, whatever their order."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.relative):
+        try:
+            size = file.path.stat().st_size
+        except (OSError, ValueError):
+            size = -1
+        digest.update(f"{file.relative}\0{size}\n".encode("utf-8", errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def files_of_split(files: Sequence[ScanFile], split: str, model: Path) -> list[ScanFile]:
+    """Return the files that the model's run gave this role, or, where it has none such, that the set publishes so.
+
+    Args:
+        files: Of the same SCANS the model was fitted on.
+        split: "test", "calibration", "train", or a split the set publishes ("dev", "val").
+        model: A run folder or the model folder in it.
+
+    Raises:
+        DataError: No file has it.
+    """
+    roles: dict[str, str] = {}
+    for table in (model / SPLITS, model.parent / SPLITS):
+        if table.is_file():
+            roles = {row["scan_id"]: row["role"] for row in read_splits(table)}
+            break
+    named = [file for file in files if roles.get(file.scan_id) == split] or [f for f in files if f.split == split]
+    if not named:
+        known = sorted(set(roles.values()) | {file.split for file in files if file.split is not None})
+        raise DataError(f"no scan belongs to the split {split!r} (there are: {', '.join(known) or 'none'})")
+    return named
+
+
+def read_splits(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a splits.csv."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def _readable(files: Sequence[ScanFile], looks: Mapping[str, Look]) -> list[Look]:
+    return [looks[file.scan_id] for file in files if file.scan_id in looks]
+
+
+def _groups(looks: Sequence[Look]) -> Int64:
+    return number_patients([look.patient for look in looks], [look.file.relative for look in looks])
+
+
+def _items(looks: Sequence[Look]) -> list[Item]:
+    return [Item(look.file.relative, look.patient, look.pixels_sha256, look.thumb) for look in looks]
+
+
+def _worth_training(looks: Sequence[Look], rules: Rules, left_out: list[tuple[ScanFile, str]]) -> list[Look]:
+    """Drop what is a copy of an earlier film and, on request, what quality flags exclude; say so in `left_out`."""
+    kept: list[Look] = []
+    first: dict[str, str] = {}
+    for look in looks:
+        original = first.setdefault(look.pixels_sha256, look.file.relative)
+        bad = [flag for flag in look.flags if flag.name in EXCLUDING] if rules.exclude_flagged else []
+        if original != look.file.relative:
+            left_out.append((look.file, f"copy of another film: {original}"))
+        elif bad:
+            left_out.append((look.file, f"quality, {bad[0].name}: {bad[0].detail}"))
+        else:
+            kept.append(look)
+    return kept
+
+
+def _draw_test(pool: Sequence[Look], rules: Rules, notes: list[str]) -> tuple[list[Look], list[Look]]:
+    """Draw a test set of normal and abnormal patients; return the normals of the others, and the test set."""
+    known = sum(look.patient is not None for look in pool)
+    note = patients_or_permission(known, len(pool), rules.allow_image_split)
+    notes += [] if note is None else [note]
+    strata = [look.file.class_name or str(look.file.label) for look in pool]
+    rest, test = split_test(_groups(pool).tolist(), strata, rules.test, rules.seed)
+    return [pool[i] for i in rest if pool[i].file.label != ABNORMAL], [pool[i] for i in test]
+
+
+def _anonymous(kept: Sequence[Look], test: Sequence[Look]) -> str | None:
+    """Say that patients cannot be told apart between training and a published test set."""
+    without = sum(look.patient is None for look in (*kept, *test))
+    if not test or not without:
+        return None
+    return (
+        f"{without} of {len(kept) + len(test)} scans carry no patient id, so nothing shows that no patient is both in "
+        "training and in the test set."
+    )
+
+
+def _published(file: ScanFile) -> str:
+    return f"published split: {file.split}" if file.split is not None else ""
+
+
+def _row(file: ScanFile, patient: str | None, role: str, reason: str) -> list[str]:
+    label = "" if file.label is None else str(file.label)
+    return [file.scan_id, file.relative, patient or "", label, file.class_name or "", role, reason]
