@@ -38,7 +38,7 @@ ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Your ow
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: detector.search_steps=50.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where networks run.")]
-Workers = Annotated[int, typer.Option("-j", "--workers", min=1, help="Reading threads.")]
+Workers = Annotated[int, typer.Option("-j", "--workers", min=1, help="Reading processes.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of the same command.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -189,7 +189,7 @@ def inspect(
         if as_json:
             _print(json.dumps(found.facts, indent=2))
         else:
-            _print(f"{render(found.facts)}\n\n{found.page or output / 'contact_sheet.png'}")
+            _print(f"{render(found.facts)}\n\n{found.page or output / 'inspection.json'}")
         if include_phi:
             _say(f"note: {output / 'scans.csv'} holds patients' header text, as asked: treat it as medical records.")
         _exit_for(found.failed)
@@ -251,10 +251,12 @@ def fit(
         if as_json:
             _print(json.dumps(_plain(summary), indent=2))
         else:
+            for reason, count in summary.left_out.items():
+                _say(f"left out: {count} {reason}")
+            kept = f"{summary.test} kept for testing, " if summary.test else ""
             _print(
                 f"{summary.run}: trained on {summary.trained} normals, calibrated on {summary.held_out} held out, "
-                f"{f'{summary.test} kept for testing, ' if summary.test else ''}left out {summary.left_out}, "
-                f"unreadable {len(summary.failed)}"
+                f"{kept}left out {sum(summary.left_out.values())}, unreadable {len(summary.failed)}"
             )
         _exit_for(len(summary.failed))
 
@@ -404,6 +406,8 @@ def calibrate(
         _notes(summary.notes, quiet)
         for reason in summary.failed:
             _say(f"skipped: {reason}")
+        for reason, count in summary.left_out.items():
+            _say(f"left out: {count} {reason}")
         _print(f"{summary.run}: calibrated on {summary.held_out} normals, unreadable {len(summary.failed)}")
         _exit_for(len(summary.failed))
 

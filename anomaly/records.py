@@ -134,7 +134,10 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """One line of scores.csv. A file that could not be read has status "failed", an `error`, and no score."""
+    """One line of scores.csv. A file that could not be read has status "failed", an `error`, and no score.
+
+    `extra` is what the manifest or the set says of the file beside what this tool knows of.
+    """
 
     scan_id: str
     path: str
@@ -147,3 +150,4 @@ class ResultRow:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     terms: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)

@@ -144,4 +144,25 @@ def inpainting() -> list[str]:
 
 
 def quality() -> list[str]:
-    return []
+    result = read_result("quality")
+    if not result:
+        return []
+    judged, every = result["judged"], result["all"]
+    lines = [
+        "## Quality flags",
+        "",
+        f"{judged['films']} real films judged by eye (`benchmarks/quality_verdicts.csv`; flagged ones were sought out, "
+        f"so shares are of flags, not of films), and every flag over {every['films']:,} films:",
+        "",
+        "| flag | right of judged [95 %] | missed in the sample | flagged of all |",
+        "|---|---|---|---|",
+    ]
+    for name, count in every["flags"].items():
+        row = judged["precision"].get(name)
+        right = "none to judge" if row is None else f"{row['k']} of {row['n']} [{row['low']:.2f}, {row['high']:.2f}]"
+        lines.append(f"| {name} | {right} | {judged['missed'].get(name, 0)} | {count} |")
+    altered = ", ".join(
+        f"{name} {row['share']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+        for name, row in every["altered_films_found"].items()
+    )
+    return [*lines, "", f"The same films turned or inverted, share flagged: {altered}.", *_command(result)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import re
 import tempfile
@@ -37,6 +38,7 @@ _ENTRY = re.compile(r"[0-9a-f]{64}\.safetensors")
 _PART = ".part-"
 _PART_SECONDS = 3600  # after which a half-written entry is taken for the leavings of a killed process
 _TRIM_TO = 0.9
+_LOOK_AGAIN = 0.2  # of the limit: so much may be written before sizes are measured again
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class Cache:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._room: int | None = None
+        self._unmeasured = math.inf
+        self._room = 0
         self._writable = True
 
     def get(self, key: str) -> tuple[Arrays, Any] | None:
@@ -77,7 +80,9 @@ class Cache:
             arrays, kept = read_tensors(path)
             if kept["crc32"] != _checksum(arrays, kept["meta"]):
                 raise ValueError("its checksum is wrong")
-        except (DataError, KeyError, TypeError, ValueError):
+        except (DataError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error.__cause__, OSError):  # not to be had now, which says nothing against it
+                return None
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
@@ -95,9 +100,13 @@ class Cache:
         try:
             self._write(self._path(key), data)
             with self._lock:
-                room = self.limit_bytes - self.usage().bytes if self._room is None else self._room - len(data)
-                self._room = self.trim() if room < 0 else room
-        except OSError as error:
+                self._unmeasured += len(data)
+                self._room -= len(data)
+                if self._unmeasured > self.limit_bytes * _LOOK_AGAIN:  # other processes write here, too
+                    self._room, self._unmeasured = self.limit_bytes - self.usage().bytes, 0.0
+                if self._room < 0:
+                    self._room = self.trim()
+        except (OSError, OutputError) as error:
             with self._lock:
                 first, self._writable = self._writable, False
             if first:
@@ -105,7 +114,7 @@ class Cache:
                     "The cache %s cannot be written (%s): going on without; `anomaly cache --clear` frees it, "
                     'ANOMALY_CACHE names another folder or "off".',
                     self.folder,
-                    error.strerror or error,
+                    getattr(error, "strerror", None) or error,
                 )
 
     def usage(self) -> Usage:
@@ -133,7 +142,7 @@ class Cache:
         """
         removed = size = 0
         try:
-            for path, facts in self._entries():
+            for path, facts in self._entries(part_seconds=-1.0):
                 path.unlink(missing_ok=True)
                 removed, size = removed + 1, size + facts.st_size
         except OSError as error:
@@ -141,7 +150,6 @@ class Cache:
         for folder in self._shelves():
             with contextlib.suppress(OSError):  # another process has just put something there
                 folder.rmdir()
-        self._room = None
         return Usage(removed, size)
 
     def _path(self, key: str) -> Path:
@@ -153,9 +161,13 @@ class Cache:
                 return [Path(item.path) for item in found if re.fullmatch(r"[0-9a-f]{2}", item.name)]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise OutputError(
+                f"The cache {self.folder} cannot be read ({error.strerror}): set ANOMALY_CACHE to another folder or off."
+            ) from error
 
-    def _entries(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield every entry with its facts; sweep away what killed processes left half-written."""
+    def _entries(self, *, part_seconds: float = _PART_SECONDS) -> Iterator[tuple[Path, os.stat_result]]:
+        """Yield every entry with its facts; sweep away what killed processes left half-written so long ago."""
         for shelf in self._shelves():
             with contextlib.suppress(FileNotFoundError), os.scandir(shelf) as found:
                 for item in found:
@@ -163,7 +175,7 @@ class Cache:
                         facts = item.stat(follow_symlinks=False)
                         if _ENTRY.fullmatch(item.name):
                             yield Path(item.path), facts
-                        elif item.name.startswith(_PART) and time.time() - facts.st_mtime > _PART_SECONDS:
+                        elif item.name.startswith(_PART) and time.time() - facts.st_mtime > part_seconds:
                             Path(item.path).unlink()
 
     def _write(self, path: Path, data: bytes) -> None:
@@ -189,7 +201,7 @@ def open_cache() -> Cache | None:
         UsageError: ANOMALY_CACHE_GB is no positive number.
     """
     wanted = os.environ.get("ANOMALY_CACHE", "")
-    if wanted == "off":
+    if wanted.lower() in ("off", "0", "no", "none", "false"):
         return None
     text = os.environ.get("ANOMALY_CACHE_GB", "") or str(LIMIT_GIB)
     try:

@@ -108,6 +108,10 @@ class ImageSpool:
         """Serve the images at these places, in this order; `groups` int64 (n,) as in `ArraySource`."""
         return ArraySource(self._images(), groups, np.asarray(index, dtype=np.int64))
 
+    def all(self) -> Float32:
+        """Serve every image, float32 (N, C, S, S), read from the disk as it is looked at."""
+        return self._images()
+
     def take(self, index: Sequence[int]) -> Float32:
         """Return the images at these places in memory, float32 (n, C, S, S)."""
         return np.asarray(self._images()[np.asarray(index, dtype=np.int64)], dtype=np.float32)

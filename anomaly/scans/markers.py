@@ -53,18 +53,14 @@ def find_markers(pixels: Float32) -> NDArray[np.bool_]:
     Returns:
         bool (H, W): the marks, their holes, and a margin of about a hundredth of the longer side.
     """
-    import cv2
-
-    height, width = pixels.shape[:2]
-    small = small_copy(pixels)
-    mask = markers_of(small if small.ndim == 2 else np.asarray(small.mean(axis=2), dtype=np.float32))
-    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST) > 0)
+    return enlarged(markers_of(small_copy(pixels)), (pixels.shape[0], pixels.shape[1]))
 
 
 def markers_of(small: Float32) -> UInt8:
-    """Find marks in a grey `small_copy`, float32 (h, w): uint8 (h, w), 1 where there is one."""
+    """Find marks in a `small_copy`, float32 (h, w) or (h, w, 3): uint8 (h, w), 1 where there is one."""
     import cv2
 
+    small = small if small.ndim == 2 else np.asarray(small.mean(axis=2), dtype=np.float32)
     reach = max(1, round(_TOP_HAT * max(small.shape)) // 2)
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach + 1, 2 * reach + 1))
     levels = np.rint(small * 255).astype(np.uint8)  # eight times as fast as floats, and fine enough to find by
@@ -78,12 +74,21 @@ def markers_of(small: Float32) -> UInt8:
             x, y, w, h = (int(value) for value in boxes[index, :4])
             cut = (slice(max(0, y - _FAR), y + h + _FAR), slice(max(0, x - _FAR), x + w + _FAR))
             mark = (labels[cut] == index).astype(np.uint8)
+            if raised[cut][mark > 0].max() < _FAINTEST * 255:
+                continue
             if not found[cut][mark > 0].all() and _is_mark(small[cut], mark):
                 found[cut] |= mark
     outlines, _ = cv2.findContours(found, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(found, outlines, -1, color=1, thickness=cv2.FILLED)
     margin = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_MARGIN, _MARGIN))
     return np.asarray(cv2.dilate(found, margin), dtype=np.uint8)
+
+
+def enlarged(mask: UInt8, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Bring a mask of `markers_of` onto a film (H, W): bool (H, W)."""
+    import cv2
+
+    return np.asarray(cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST) > 0)
 
 
 def _candidates(boxes: NDArray[np.int32], shape: tuple[int, ...]) -> list[int]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from anomaly.records import Float32, Scan
+from anomaly.records import Float32, Scan, UInt8
 from anomaly.scans.borders import find_borders
 from anomaly.scans.markers import markers_of, small_copy
 
@@ -38,15 +37,18 @@ _CHROMA, _CHROMA_SHARE = 0.1, 0.1  # a stain or a coloured stamp is no colour ph
 _SAME, _BLANK_SHARE = 0.05, 0.05  # real films: 32 % of the pixels or more lie further from the median
 _WHITE, _WHITE_SHARE = 0.96, 0.2
 _BLACK, _BLACK_SHARE = 0.01, 0.5
-_CONTRAST = 0.35  # between the 5 % and 95 % quantiles; 0.35 to 1 on all but one film in a thousand
-_INVERTED, _ROTATED = 0.35, 0.45  # correlation with the mean chest; the right way up, 98 % of films reach the latter
+_CONTRAST = 0.35  # between the 5 % and 95 % quantiles; less on two real films in a thousand, grey all over
+_INVERTED, _ROTATED = (
+    0.35,
+    0.45,
+)  # correlation with the mean chest; the right way up, 97 % of real films reach the latter
 _BETTER = 0.1  # by how much that must beat the film as it is
 _FOREIGN, _FOREIGN_AREA = 0.9, 0.004  # level; share of the film
 _FOREIGN_SIDE = 0.04  # of the longer side: thinner are wires, and slivers of a frame
 _FOREIGN_STEP, _FOREIGN_RIM = 0.3, 0.45  # the drop within three pixels, and the share of the outline that has it
 
 # The mean of 60 normal phantoms at 16 x 16 px, standardised, times ten: what a chest looks like from far away.
-_CHEST: NDArray[np.float32] = np.array(
+_CHEST: Float32 = np.array(
     [
         [-21, -20, -19, -17, -14, -8, -2, 0, -1, -3, -9, -14, -17, -19, -20, -21],
         [-19, -15, -12, -7, -4, -2, 0, 1, 1, 0, -2, -4, -7, -13, -14, -19],
@@ -85,7 +87,7 @@ def quality_flags(scan: Scan) -> tuple[Flag, ...]:
     grey = small if small.ndim == 2 else np.asarray(small.mean(axis=2), dtype=np.float32)
     some = grey[::2, ::2]  # a quarter of the pixels is enough for a median
     if (content := float(np.mean(np.abs(some - np.median(some)) > _SAME))) < _BLANK_SHARE:
-        return (*flags, Flag("blank", f"only {content:.1%} of the pixels stand out from the rest"))
+        return (*flags, Flag("blank", f"only {100 * content:.1f} % of the pixels stand out from the rest"))
     box = find_borders(grey)
     field = grey if box is None else np.ascontiguousarray(box.cut(grey))
     flags += _levels(field)
@@ -111,7 +113,7 @@ def _colour(scan: Scan, small: Float32) -> list[Flag]:
     if any(note.startswith("colour picture") for note in scan.warnings):  # by `settle_colour`, its colour is gone
         return [Flag("colour", "the file holds a colour picture")]
     if small.ndim == 3 and (share := float(np.mean(np.ptp(small, axis=2) > _CHROMA))) > _CHROMA_SHARE:
-        return [Flag("colour", f"{share:.0%} of the pixels are coloured")]
+        return [Flag("colour", f"{100 * share:.0f} % of the pixels are coloured")]
     return []
 
 
@@ -119,12 +121,14 @@ def _levels(field: Float32) -> list[Flag]:
     white, black = float(np.mean(field >= _WHITE)), float(np.mean(field <= _BLACK))
     flags = []
     if white > _WHITE_SHARE:
-        flags.append(Flag("saturated", f"{white:.0%} of the film is white"))
+        flags.append(Flag("saturated", f"{100 * white:.0f} % of the film is white"))
     elif black > _BLACK_SHARE:
-        flags.append(Flag("saturated", f"{black:.0%} of the film is black"))
+        flags.append(Flag("saturated", f"{100 * black:.0f} % of the film is black"))
     low, high = np.quantile(field[::2, ::2], [0.05, 0.95])
     if high - low < _CONTRAST:
-        flags.append(Flag("low_contrast", f"nine tenths of the pixels lie within {high - low:.0%} of the range"))
+        flags.append(
+            Flag("low_contrast", f"nine tenths of the pixels lie within {100 * (high - low):.0f} % of the range")
+        )
     return flags
 
 
@@ -144,13 +148,16 @@ def _pose(field: Float32) -> list[Flag]:
     return []
 
 
-def _foreign(field: Float32, marks: NDArray[np.uint8]) -> list[Flag]:
+def _foreign(field: Float32, marks: UInt8) -> list[Flag]:
     """Look for bright areas that end sharply; abdomen and heart are as bright, but fade out."""
     import cv2
 
     height, width = field.shape
+    bright = ((field >= _FOREIGN) & (marks == 0)).astype(np.uint8)
+    if np.count_nonzero(bright) < _FOREIGN_AREA * bright.size:
+        return []
     kernel = np.ones((3, 3), np.uint8)
-    bright = cv2.morphologyEx(((field >= _FOREIGN) & (marks == 0)).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    bright = np.asarray(cv2.morphologyEx(bright, cv2.MORPH_OPEN, kernel), dtype=np.uint8)
     _, labels, boxes, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
     x, y, w, h, area = boxes.T
     fits = (area >= _FOREIGN_AREA * height * width) & (np.minimum(w, h) >= _FOREIGN_SIDE * max(height, width))
@@ -166,5 +173,5 @@ def _foreign(field: Float32, marks: NDArray[np.uint8]) -> list[Flag]:
         rim = drop[(object_ > cv2.erode(object_, kernel)) & middle]
         if rim.size and float(np.mean(rim > _FOREIGN_STEP)) > _FOREIGN_RIM:
             share = boxes[index, cv2.CC_STAT_AREA] / (height * width)
-            return [Flag("foreign", f"a saturated object takes {share:.1%} of the film")]
+            return [Flag("foreign", f"a saturated object takes {100 * share:.1f} % of the film")]
     return []

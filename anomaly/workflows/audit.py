@@ -14,15 +14,17 @@ Measured = Sequence[tuple[Look, Mapping[str, float]]]
 
 
 def audit_labels(films: Measured) -> dict[str, Any]:
-    """Audit abnormal against normal films: those of a published test set if it has both, else all labelled ones.
+    """Audit abnormal against normal films: of the published test (or dev, or val) split if it has both, else of all.
 
     Returns:
         `shortcut_audit`, a list of {name, auroc, ci, direction, normals, abnormals}, the strongest first, and
         `shortcut_audit_on`, what the films were; [] and None where two labels are not to be had.
     """
-    labelled = [film for film in films if film[0].file.label is not None]
-    test = [film for film in labelled if not is_train(film[0].file)]
-    for chosen, what in ((test, "of the published test split"), (labelled, "of all labelled scans")):
+    labelled = [film for film in films if film[0].file.label is not None and film[0].file.set_aside is None]
+    named = {film[0].file.split for film in labelled}
+    split = next((name for name in ("test", "dev", "val") if name in named), None)
+    test = [film for film in labelled if film[0].file.split == split]
+    for chosen, what in ((test, f"of the {split} split"), (labelled, "of all labelled scans")):
         labels = [film[0].file.label for film in chosen]
         if {NORMAL, ABNORMAL} <= set(labels):
             rows = _audit(chosen, [int(label == ABNORMAL) for label in labels])
@@ -41,7 +43,7 @@ def audit_splits(films: Measured) -> dict[str, Any]:
     held = [int(not is_train(film[0].file)) for film in normals]
     if len(set(held)) < 2:
         return {"split_audit": [], "split_audit_on": None}
-    told = f"{sum(held)} normals of the published test split against {len(held) - sum(held)} normals to train on"
+    told = f"{sum(held)} normals not for training against {len(held) - sum(held)} normals to train on"
     return {"split_audit": _audit(normals, held), "split_audit_on": told}
 
 

@@ -47,7 +47,7 @@ def demo(
         seed: Of the phantoms and the fit.
         overwrite: Replace an earlier demo.
         device: "auto", "cpu" or "cuda".
-        workers: Reading threads.
+        workers: Reading processes.
         say: Told each command as it is run, so that the demo doubles as a tutorial.
         on_progress: Told how far along things are.
 

@@ -18,6 +18,7 @@ from anomaly.prepare.source import ImageSpool
 from anomaly.records import Float32
 from anomaly.registry import detector_class
 from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_json, write_table, write_text
+from anomaly.scans.quality import EXCLUDING
 from anomaly.scans.walk import list_scans
 from anomaly.workflows.fingerprint import FINGERPRINT, content_digest, fingerprint
 from anomaly.workflows.model import save_model
@@ -32,7 +33,7 @@ from anomaly.workflows.selection import (
     assign_roles,
     count_reasons,
     enough,
-    read_splits,
+    run_splits,
     select_normals,
 )
 
@@ -45,7 +46,7 @@ class FitSummary:
     trained: int
     held_out: int
     test: int
-    left_out: int
+    left_out: dict[str, int]
     failed: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -102,7 +103,10 @@ def fit(
     listing = list_scans(scans)
     selection = select_normals(listing, normal_only=normal_only)
     enough(len(selection.chosen), str(scans), selection.left_out)
-    rules = Rules(recipe.calibration, recipe.seed, test, allow_image_split, exclude_flagged)
+    unfit = EXCLUDING - ({"colour"} if recipe.prepare.channels == 3 else set())
+    exclude = frozenset(unfit) if exclude_flagged else frozenset()
+    rules = Rules(recipe.calibration, recipe.seed, test, allow_image_split, exclude)
+    selection.check(rules, str(scans))
     claim_folder(output, command="fit", resume=resume, overwrite=overwrite, inputs=(scans,))
     told = fingerprint(listing)
     if resume:
@@ -114,7 +118,7 @@ def fit(
         "normal": selection.basis,
         "fingerprint_sha256": told["sha256"],
         "test_share": rules.test,
-        "exclude_flagged": rules.exclude_flagged,
+        "exclude": sorted(rules.exclude),
         "layout": listing.layout,
     }
     with receipt(output, "fit", facts), ImageSpool(output) as images:
@@ -122,7 +126,12 @@ def fit(
         write_json(output / FINGERPRINT, told)
         looks, failed, place = _read(selection, rules, recipe, images, workers, on_progress)
         roles = assign_roles(selection, looks, failed, rules, label=str(scans))
-        facts |= {"left_out": count_reasons(roles.left_out), "failed": len(roles.failed)}
+        facts |= {
+            "left_out": count_reasons(roles.left_out),
+            "failed": len(roles.failed),
+            "allow_image_split": rules.allow_image_split,
+            "notes": [*listing.notes, *roles.notes],
+        }
         if resume:
             _same_split(output / SPLITS, roles)
         write_table(output / SPLITS, roles.table())
@@ -139,19 +148,22 @@ def fit(
             "trained_on": len(train),
             "held_out_normals": len(held_out),
             "patients": roles.patients,
+            "split_notes": list(roles.notes),
             "scored_on": detector.runs_on(),
         }
         save_model(output / "model", recipe, detector, calibration, data=data)
     unreadable = tuple(reason for _, reason in roles.failed)
     notes = (*listing.notes, *roles.notes, *_notes(roles, calibration, recipe.calibration.alpha))
-    return FitSummary(output, len(train), len(held_out), len(roles.test), len(roles.left_out), unreadable, notes)
+    return FitSummary(
+        output, len(train), len(held_out), len(roles.test), count_reasons(roles.left_out), unreadable, notes
+    )
 
 
 def _same_split(before: Path, roles: Roles) -> None:
     """Refuse to go on when films would change sides: the checkpoint may have seen what is now held out."""
     if not before.is_file():
         return
-    drawn = {row["scan_id"]: row["role"] for row in read_splits(before)}
+    drawn = {row["scan_id"]: row["role"] for row in run_splits(before.parent)}
     if drawn != {row[0]: row[5] for row in roles.table()[1:]}:
         raise UsageError(
             f"--resume: the films or patients are not those {before} was drawn from, so some would change from "
@@ -200,8 +212,8 @@ def _read(
     place: dict[str, int] = {}
     preparation = Preparation(recipe.prepare, recipe.size)
     cache = open_cache()
-    total = len(selection.to_read(rules))
-    parts = ((selection.chosen, preparation), (selection.to_read(rules)[len(selection.chosen) :], None))
+    every, normals = selection.to_read(rules), len(selection.chosen) + len(selection.calibration)
+    parts = ((every[:normals], preparation), (every[normals:], None))
     for files, prepare in parts:
         for outcome in read_files(
             files,
@@ -218,7 +230,7 @@ def _read(
                 looks[scan_id] = Look.of(outcome)
             if outcome.prepared is not None:
                 place[scan_id] = images.append(outcome.prepared.image)
-            on_progress(len(looks) + len(failed), total, "reading")
+            on_progress(len(looks) + len(failed), len(every), "reading")
     return looks, failed, place
 
 
@@ -232,8 +244,6 @@ def _same_run(output: Path, recipe: Recipe, fingerprint_sha256: str, rules: Rule
     before = read_json(begun) if begun.is_file() else {}
     if before.get("fingerprint_sha256", fingerprint_sha256) != fingerprint_sha256:
         raise UsageError(f"--resume: {output} was begun on other scans; give the same, or choose another --output.")
-    if (before.get("test_share", rules.test), before.get("exclude_flagged", rules.exclude_flagged)) != (
-        rules.test,
-        rules.exclude_flagged,
-    ):
+    asked = {"test_share": rules.test, "exclude": sorted(rules.exclude)}
+    if any(before.get(name, value) != value for name, value in asked.items()):
         raise UsageError(f"--resume: give --test and --exclude-flagged just as {output} was begun.")

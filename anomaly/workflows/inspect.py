@@ -28,10 +28,11 @@ from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.audit import audit_labels, audit_splits
 from anomaly.workflows.contact_sheet import contact_sheet, tile
 from anomaly.workflows.fingerprint import FINGERPRINT, fingerprint
-from anomaly.workflows.inspection_page import write_page
+from anomaly.workflows.inspection_page import PAGE, write_page
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import Outcome, read_files
-from anomaly.workflows.selection import Look, Roles, Rules, assign_roles, count_reasons, select_normals
+from anomaly.workflows.results import EXTRA
+from anomaly.workflows.selection import FAILED, Look, Roles, Rules, assign_roles, count_reasons, select_normals
 
 INSPECTION = "inspection.json"
 SHEET = "contact_sheet.png"
@@ -101,8 +102,8 @@ def inspect(
         UsageError: The output folder is taken.
     """
     listing = list_scans(scans)
-    again = overwrite or _same_scans(output, scans)
-    claim_folder(output, command="inspect", overwrite=again, inputs=(scans,))
+    again = not overwrite and _same_scans(output, scans)
+    claim_folder(output, command="inspect", resume=again, overwrite=overwrite, inputs=(scans,))
     print_of = fingerprint(listing)
     with receipt(output, "inspect", {"scans": str(scans.resolve()), "fingerprint_sha256": print_of["sha256"]}):
         gathered = _gather(listing, workers, on_progress)
@@ -112,6 +113,7 @@ def inspect(
         write_table(output / "scans.csv", _table(gathered, roles, include_phi=include_phi))
         facts["contact_sheet"] = _draw(output, gathered)
         write_json(output / INSPECTION, facts)
+        (output / PAGE).unlink(missing_ok=True)  # of an earlier inspection
         page = write_page(output, facts, gathered.tiles) if html else None
     return Inspection(output, facts, len(gathered.failed), page)
 
@@ -182,11 +184,13 @@ def _sample(files: Sequence[ScanFile]) -> dict[str, list[ScanFile]]:
 
 def _plan(listing: Listing, gathered: _Gathered, scans: Path) -> tuple[Roles | None, str | None]:
     """Return what `fit --normal-only` with its defaults would do, or why it would refuse."""
-    looks = {film.file.scan_id: film.look for film in gathered.films}
-    failed = {file.scan_id: reason for file, reason in gathered.failed}
+    rules = Rules(CalibrationConfig())
     try:
         selection = select_normals(listing, normal_only=True)
-        return assign_roles(selection, looks, failed, Rules(CalibrationConfig()), label=str(scans)), None
+        read = {file.scan_id for file in selection.to_read(rules)}
+        looks = {film.file.scan_id: film.look for film in gathered.films if film.file.scan_id in read}
+        failed = {file.scan_id: reason for file, reason in gathered.failed if file.scan_id in read}
+        return assign_roles(selection, looks, failed, rules, label=str(scans)), None
     except DataError as error:
         return None, str(error)
 
@@ -304,9 +308,11 @@ def _table(gathered: _Gathered, roles: Roles | None, *, include_phi: bool) -> li
     role_of: dict[str, tuple[str, str]] = {}
     for row in roles.table()[1:] if roles is not None else ():
         role_of[row[0]] = (row[5], row[6])
-    trivial = sorted({name for film in gathered.films for name in film.trivial})
+    trivial = sorted({name for film in gathered.films for name in film.trivial} - {"width", "height"})
+    extra = list(dict.fromkeys(name for film in gathered.films for name in film.file.extra))
     header = ["scan_id", "path", "status", "label", "class", "patient", "view", "split", "format", "bits", "width"]
     header += ["height", "photometric", "transfer_syntax", "flags", "warnings", "role", "reason", *trivial]
+    header += [f"{EXTRA}{name}" for name in extra]
     rows, phi = [], []
     for film in gathered.films:
         file, look = film.file, film.look
@@ -316,12 +322,14 @@ def _table(gathered: _Gathered, roles: Roles | None, *, include_phi: bool) -> li
         row += [film.facts.get("photometric", ""), film.facts.get("transfer_syntax", "")]
         row += ["; ".join(flag.name for flag in look.flags), "; ".join(film.warnings)]
         row += [*role_of.get(file.scan_id, ("", "")), *(f"{film.trivial[name]:.6g}" for name in trivial)]
+        row += [file.extra.get(name, "") for name in extra]
         rows.append(row)
         phi.append(_phi(file) if include_phi else {})
     for file, reason in gathered.failed:
         row = [file.scan_id, file.relative, "failed", "" if file.label is None else str(file.label)]
         row += [file.class_name or "", file.patient or "", file.view or "", file.split or ""]
-        rows.append(row + [""] * (len(header) - len(row) - len(trivial) - 1) + [reason] + [""] * len(trivial))
+        row += [""] * (header.index("role") - len(row)) + [FAILED, reason] + [""] * len(trivial)
+        rows.append(row + [file.extra.get(name, "") for name in extra])
         phi.append({})
     keywords = sorted({keyword for of_file in phi for keyword in of_file})
     told = [[of_file.get(keyword, "") for keyword in keywords] for of_file in phi]
@@ -345,6 +353,7 @@ def _draw(output: Path, gathered: _Gathered) -> list[dict[str, str | int]]:
     ]
     groups += [(f"flagged {name}: {MEANINGS[name]}", ids) for name, ids in sorted(gathered.flagged.items())]
     if not groups:
+        (output / SHEET).unlink(missing_ok=True)
         return []
     write_png(output / SHEET, contact_sheet([(title, [gathered.tiles[i] for i in ids]) for title, ids in groups]))
     told = [(title, scan_id) for title, ids in groups for scan_id in ids]

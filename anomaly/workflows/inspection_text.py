@@ -33,7 +33,7 @@ def render(facts: Mapping[str, Any]) -> str:
         lines.append(_line("width x height", f"{sides}; {_counts(facts['sizes']['commonest'])}"))
     across = f"{copies['groups_across_labels']} across labels, {copies['groups_across_splits']} across splits"
     lines.append(_line("copies", f"{copies['extra_copies']} extra in {copies['groups']} groups ({across})"))
-    lines.append(_line("quality flags", _counts({name: q["count"] for name, q in facts["quality"].items()}) or "none"))
+    lines.append(_line("quality flags", _counts({name: q["count"] for name, q in facts["quality"].items()})))
     lines += ["", "fit --normal-only would"]
     lines += _fit(facts["fit"])
     for title, who, rows, on in (
@@ -51,7 +51,7 @@ def render(facts: Mapping[str, Any]) -> str:
 
 
 def _line(name: str, told: str) -> str:
-    return f"{name:<{_WIDTH}}{told}"
+    return f"{name:<{_WIDTH}}{told or 'none'}"
 
 
 def _counts(values: Mapping[str, int]) -> str:

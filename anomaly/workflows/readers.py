@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -51,8 +52,11 @@ class Reader:
         try:
             receive(self._stdout)
         except EOFError:
+            code = self._process.wait()
             self.close()
-            raise AnomalyError(_NO_START.format(why=f"it ended with code {self._process.returncode}")) from None
+            if code in (-signal.SIGKILL, -signal.SIGTERM):  # from outside: that says nothing of the installation
+                raise ReaderDied(overran=False) from None
+            raise AnomalyError(_NO_START.format(why=f"it ended with code {code}")) from None
 
     @property
     def _stdin(self) -> Any:

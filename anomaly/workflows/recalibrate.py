@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from anomaly.calibrate import calibrate
 from anomaly.detectors.base import WEIGHTS
 from anomaly.prepare.cache import open_cache
-from anomaly.runs import claim_folder, receipt, sha256_of
-from anomaly.scans.walk import Listing, list_scans
+from anomaly.prepare.source import ImageSpool
+from anomaly.runs import claim_folder, receipt, sha256_of, write_table
+from anomaly.scans.walk import list_scans
 from anomaly.workflows.fingerprint import fingerprint
 from anomaly.workflows.fit import FitSummary, score_in_chunks
 from anomaly.workflows.model import MODEL_JSON, describe_model, find_model, load_model
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import read_files
-from anomaly.workflows.selection import count_reasons, enough, select_normals
+from anomaly.workflows.selection import SPLITS, TEST, TRAIN, count_reasons, enough, run_splits, select_normals
 
 
 def recalibrate(
@@ -35,8 +33,9 @@ def recalibrate(
 
     Args:
         model_path: A run or model folder; left untouched.
-        normals: That site's normals, none of which the model was trained on. With labels, only those labelled
-            normal are used; without, the folder is taken at the user's word.
+        normals: That site's normals. With labels, only those labelled normal are used; without, the folder is taken
+            at the user's word. Published test splits are left alone, and so are films that the model was trained
+            on or is to be tested on, as far as the run's splits.csv tells.
         output: The new run folder; made.
         overwrite: Replace an earlier one.
         device: "auto", "cpu" or "cuda".
@@ -44,37 +43,44 @@ def recalibrate(
         on_progress: Told how far along things are.
 
     Raises:
-        DataError: Fewer than 16 readable normals outside a published train split.
+        DataError: Fewer than 16 such normals can be read.
         ModelError: The model cannot be used.
     """
     folder = find_model(model_path)
     model = load_model(folder, device=device)
     listing = list_scans(normals)
-    selection = select_normals(_unseen(listing), normal_only=True)
-    enough(len(selection.chosen), str(normals), selection.left_out)
+    selection = select_normals(listing, normal_only=True)
+    chosen = (*selection.chosen, *selection.calibration)
+    enough(len(chosen), str(normals), selection.left_out)
     claim_folder(output, command="calibrate", overwrite=overwrite, inputs=(model_path, normals))
     parent = sha256_of(folder / MODEL_JSON)
     seen = fingerprint(listing)["sha256"]
     begun = {"parent": parent, "normal": selection.basis, "fingerprint_sha256": seen}
-    with receipt(output, "calibrate", begun | {"left_out": count_reasons(selection.left_out)}) as facts:
-        images, failed = [], []
+    with receipt(output, "calibrate", begun) as facts, ImageSpool(output) as images:
+        seen_by = run_splits(model_path)
+        used = {row["content_sha256"] for row in seen_by if row["role"] in (TRAIN, TEST)}
+        failed, left_out = [], [*selection.left_out, *((file, "of a test split") for file in selection.test)]
         outcomes = read_files(
-            selection.chosen,
+            chosen,
             read=model.facts.read,
             channels=model.preparation.config.channels,
             preparation=model.preparation,
-            examine=False,
             workers=workers,
             cache=open_cache(),
         )
         for done, outcome in enumerate(outcomes, start=1):
-            on_progress(done, len(selection.chosen), "reading")
+            on_progress(done, len(chosen), "reading")
             if outcome.prepared is None:
                 failed.append(outcome.error or "unreadable")
+            elif outcome.findings is not None and outcome.findings.content_sha256 in used:
+                left_out.append((outcome.file, "trained or tested on by this model"))
             else:
                 images.append(outcome.prepared.image)
-        enough(len(images), str(normals), selection.left_out)
-        calibration = calibrate(*score_in_chunks(model.detector, np.stack(images), on_progress, "calibrating"))
+        reasons = count_reasons(left_out)
+        enough(len(images), str(normals), left_out)
+        calibration = calibrate(*score_in_chunks(model.detector, images.all(), on_progress, "calibrating"))
+        if seen_by:  # so that the new run, too, says what its weights have seen
+            write_table(output / SPLITS, [list(seen_by[0]), *(list(row.values()) for row in seen_by)])
         new = output / "model"
         new.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / WEIGHTS, new / WEIGHTS)
@@ -87,12 +93,8 @@ def recalibrate(
             "scored_on": model.detector.runs_on(),
         }
         describe_model(new, model.facts.model_copy(update={"parent": parent, "data": data}))
-        facts |= {"held_out": len(images), "failed": len(failed)}
-    note = f"The smallest p-value these {len(images)} normals can give is {calibration.smallest_alpha:.3g}."
-    return FitSummary(output, 0, len(images), 0, len(selection.left_out), tuple(failed), (*listing.notes, note))
-
-
-def _unseen(listing: Listing) -> Listing:
-    """Leave out a published train split where there are others: those films may be what the model was trained on."""
-    others = tuple(f for f in listing.files if (f.split or "train").lower() not in ("train", "training"))
-    return replace(listing, files=others) if others else listing
+        facts |= {"held_out": len(images), "failed": len(failed), "left_out": reasons}
+        notes = [f"The smallest p-value these {len(images)} normals can give is {calibration.smallest_alpha:.3g}."]
+    if not seen_by:
+        notes.append("The model came without its splits.csv, so nothing shows that it was not trained on these scans.")
+    return FitSummary(output, 0, data["held_out_normals"], 0, reasons, tuple(failed), (*listing.notes, *notes))

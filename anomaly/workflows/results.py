@@ -15,6 +15,8 @@ from anomaly.workflows.journal import JOURNAL
 
 SCORES = "scores.csv"
 SCORED, FAILED = "scored", "failed"
+EXTRA = "extra."
+"""Before the name of a manifest's own column."""
 COLUMNS = (
     "scan_id",
     "path",
@@ -62,7 +64,8 @@ def ranked(rows: Sequence[ResultRow]) -> list[tuple[ResultRow, int | None]]:
 def write_scores(out: Path, rows: Sequence[ResultRow], *, alpha: float) -> None:
     """Write scores.csv. The same rows and pictures give the same bytes."""
     terms = list(dict.fromkeys(name for row in rows for name in row.terms))
-    table: list[list[object]] = [[*COLUMNS, *terms]]
+    extra = list(dict.fromkeys(name for row in rows for name in row.extra))
+    table: list[list[object]] = [[*COLUMNS, *terms, *(f"{EXTRA}{name}" for name in extra)]]
     for row, rank in ranked(rows):
         heatmap = f"heatmaps/{row.scan_id}.png"
         table.append(
@@ -80,6 +83,7 @@ def write_scores(out: Path, rows: Sequence[ResultRow], *, alpha: float) -> None:
                 row.error or "",
                 heatmap if (out / heatmap).is_file() else "",
                 *(f"{row.terms[name]:.9g}" if name in row.terms else "" for name in terms),
+                *(row.extra.get(name, "") for name in extra),
             ]
         )
     write_table(out / SCORES, table)
@@ -120,7 +124,8 @@ def _line(record: dict[str, str]) -> ScoreLine:
         p_value=float(record["p_value"]) if record["p_value"] else None,
         warnings=tuple(w for w in record["warnings"].split("; ") if w),
         error=record["error"] or None,
-        terms={k: float(v) for k, v in record.items() if k not in COLUMNS and v},
+        terms={k: float(v) for k, v in record.items() if k not in COLUMNS and v and not k.startswith(EXTRA)},
+        extra={k.removeprefix(EXTRA): v for k, v in record.items() if k.startswith(EXTRA) and v},
     )
     return ScoreLine(
         row,

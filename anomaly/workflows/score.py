@@ -151,7 +151,7 @@ def score(
     alpha = model.facts.alpha if alpha is None else alpha
     model_hash = sha256_of(folder / MODEL_JSON)
     if resume:
-        _same_work(output, model_hash, hash_paths)
+        _same_work(output, model_hash, hash_paths, split)
     files = list(listing.files) if split is None else files_of_split(listing.files, split, model_path)
     claim_folder(output, command="score", resume=resume, overwrite=overwrite, inputs=(scans, model_path))
     files = [_disguise(file) for file in files] if hash_paths else files
@@ -166,7 +166,7 @@ def score(
         "hashed_paths": hash_paths,
         "split": split,
         "not_images": listing.others,
-        "notes": list(listing.notes),
+        "notes": [] if hash_paths else list(listing.notes),  # they name files and folders
     }
     if hash_paths:
         facts["argv"] = ["SCANS" if Path(word) == scans else word for word in sys.argv[1:]]
@@ -245,7 +245,7 @@ def _run(
 def _row(file: ScanFile, entry: dict[str, Any]) -> ResultRow:
     """Return a file's row: scores from the journal, labels as the folder or manifest gives them now."""
     fields = {k: v for k, v in entry.items() if k not in ("trivial", "seconds", "stamp")}
-    known = {"label": file.label, "class_name": file.class_name}
+    known = {"label": file.label, "class_name": file.class_name, "extra": file.extra}
     return ResultRow(**{**fields, **known, "warnings": tuple(fields["warnings"])})
 
 
@@ -263,13 +263,15 @@ def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[in
     for derived in (EVALUATION, "evaluation.md", "report.html"):
         (output / derived).unlink(missing_ok=True)
     for scan_id, entry in list(journal.entries.items()):
-        if entry["status"] == FAILED or scan_id not in stamps or entry.get("stamp") != stamps[scan_id]:
+        if scan_id not in stamps:  # away for now: its line and its pictures wait for it
+            del journal.entries[scan_id]
+        elif entry["status"] == FAILED or entry.get("stamp") != stamps[scan_id]:
             del journal.entries[scan_id]  # its line stays in the file; a new one overrules it
             for picture in (output / "panels" / f"{scan_id}.npz", output / "heatmaps" / f"{scan_id}.png"):
                 picture.unlink(missing_ok=True)
 
 
-def _same_work(output: Path, model_hash: str, hash_paths: bool) -> None:
+def _same_work(output: Path, model_hash: str, hash_paths: bool, split: str | None) -> None:
     """Refuse to resume a run of another model, or one that wrote file names when they are to be hashed."""
     begun = output / RECEIPT
     before = read_json(begun) if begun.is_file() else {}
@@ -277,6 +279,8 @@ def _same_work(output: Path, model_hash: str, hash_paths: bool) -> None:
         raise UsageError(
             f"--resume: {output} was scored with another model; use that model, or choose another --output."
         )
+    if before.get("split", split) != split:
+        raise UsageError(f"--resume: give --split just as {output} was begun, or choose another --output.")
     if before.get("hashed_paths", hash_paths) != hash_paths:
         raise UsageError(f"--resume: give --hash-paths just as {output} was begun, or choose another --output.")
 
@@ -284,4 +288,4 @@ def _same_work(output: Path, model_hash: str, hash_paths: bool) -> None:
 def _disguise(file: ScanFile) -> ScanFile:
     """Return the file under a salted hash of its name, in id and path alike."""
     name = hash_patient(f"path:{file.relative}")
-    return replace(file, scan_id=f"scan-{name}", relative=f"hashed/{name}")
+    return replace(file, scan_id=f"scan-{name}", relative=f"hashed/{name}", extra={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from anomaly.config import CalibrationConfig
 from anomaly.errors import DataError, UsageError
 from anomaly.records import ABNORMAL, NORMAL, Int64, ScanFile, UInt8
 from anomaly.scans.leaks import Item, check_leaks
-from anomaly.scans.quality import EXCLUDING, Flag
+from anomaly.scans.quality import Flag
+from anomaly.scans.read import printable
 from anomaly.scans.split import number_patients, patients_or_permission, split_normals, split_test
 from anomaly.scans.walk import Listing
 from anomaly.workflows.reading import Outcome
 
 FEWEST_NORMALS = 16
+_SPLITS = frozenset({None, "train", "calibration", "val", "dev", "test"})
 SPLITS = "splits.csv"
 TRAIN, CALIBRATION, TEST, LEFT_OUT, FAILED = "train", "calibration", "test", "left out", "failed"
 
@@ -33,8 +35,10 @@ class Selection:
 
     chosen: tuple[ScanFile, ...]
     """Normals that may be trained on."""
+    calibration: tuple[ScanFile, ...]
+    """Normals that a manifest's split column sets apart for calibration."""
     test: tuple[ScanFile, ...]
-    """Files of a published split other than train: the test set, of which nothing may be in training."""
+    """Files of published splits that are neither: the test set, of which nothing may be in training."""
     left_out: LeftOut
     basis: str
     """How the chosen are known to be normal; goes into the receipt."""
@@ -45,8 +49,25 @@ class Selection:
         return tuple(file for file, _ in self.left_out if file.label == ABNORMAL and file.set_aside is None)
 
     def to_read(self, rules: Rules) -> tuple[ScanFile, ...]:
-        """Return every file that must be read before roles can be given."""
-        return (*self.chosen, *self.test, *(self.abnormal if rules.test else ()))
+        """Return every file that must be read before roles can be given: first those to train and calibrate on.
+
+        Of the abnormal films only those that may be copies of a normal one matter, unless a test set is drawn.
+        """
+        normals = (*self.chosen, *self.calibration)
+        sizes = {_size(file) for file in normals}
+        abnormal = [file for file in self.abnormal if rules.test or _size(file) in sizes]
+        return (*normals, *self.test, *abnormal)
+
+    def check(self, rules: Rules, label: str) -> None:
+        """Refuse, before anything is read, to draw a test set where the data publish one.
+
+        Raises:
+            UsageError: They do, with labels.
+        """
+        if rules.test and any(file.label is not None for file in self.test):
+            raise UsageError(
+                f"{label} publishes its own split ({len(self.test)} scans are not for training): leave out --test."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +99,17 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How roles are drawn: `test` is the share of the patients to draw as a test set, 0 for none."""
+    """How roles are drawn.
+
+    `test` is the share of the patients to draw as a test set, 0 for none; films with a quality flag in `exclude` are
+    left out of training.
+    """
 
     calibration: CalibrationConfig
     seed: int = 0
     test: float = 0.0
     allow_image_split: bool = False
-    exclude_flagged: bool = False
+    exclude: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +131,11 @@ class Roles:
 
     def table(self) -> list[list[str]]:
         """Return splits.csv: every file, the role it has, and why."""
-        rows = [["scan_id", "path", "patient", "label", "class", "role", "reason"]]
+        rows = [["scan_id", "path", "patient", "label", "class", "role", "reason", "content_sha256"]]
         for role, looks in ((TRAIN, self.train), (CALIBRATION, self.calibration), (TEST, self.test)):
-            rows += [_row(look.file, look.patient, role, _published(look.file)) for look in looks]
+            rows += [[*_row(x.file, x.patient, role, _published(x.file)), x.content_sha256] for x in looks]
         for role, files in ((FAILED, self.failed), (LEFT_OUT, self.left_out)):
-            rows += [_row(file, file.patient, role, reason) for file, reason in files]
+            rows += [[*_row(file, file.patient, role, reason), ""] for file, reason in files]
         return rows
 
 
@@ -127,13 +152,22 @@ def select_normals(listing: Listing, *, normal_only: bool) -> Selection:
     """
     aside = [(f, f.set_aside) for f in listing.files if f.set_aside is not None]
     files = [f for f in listing.files if f.set_aside is None]
+    strange = next((f for f in files if f.split not in _SPLITS), None)
+    if strange is not None:
+        raise DataError(
+            f"{printable(strange.relative)}: the split {strange.split!r} is not known; use train, calibration, val, "
+            "dev or test, or nothing."
+        )
     any_train = any(is_train(f) for f in files)
     for_training = [f for f in files if is_train(f) or not any_train]
-    test = tuple(f for f in files if any_train and not is_train(f))
+    held = [f for f in files if any_train and f.split == CALIBRATION]
+    test = tuple(f for f in files if any_train and not is_train(f) and f.split != CALIBRATION)
     labelled = [f for f in for_training if f.label is not None]
     if normal_only and not labelled:
         basis = "declared normal by --normal-only (no labels found)"
-        return Selection(tuple(for_training), test, tuple(aside), basis)
+        return Selection(tuple(for_training), tuple(held), test, tuple(aside), basis)
+    aside += [(f, "in the calibration split, not labelled normal") for f in held if f.label != NORMAL]
+    held = [f for f in held if f.label == NORMAL]
     normal = [f for f in for_training if f.label == NORMAL]
     if not normal_only and len(normal) < len(for_training):
         raise DataError(
@@ -144,7 +178,7 @@ def select_normals(listing: Listing, *, normal_only: bool) -> Selection:
     aside += [(f, f"labelled {f.class_name or 'abnormal'}") for f in for_training if f.label not in (None, NORMAL)]
     aside += [(f, "label unknown") for f in for_training if f.label is None]
     sources = sorted({f.label_source or "labels" for f in labelled})
-    return Selection(tuple(normal), test, tuple(aside), f"labelled normal ({', '.join(sources)})")
+    return Selection(tuple(normal), tuple(held), test, tuple(aside), f"labelled normal ({', '.join(sources)})")
 
 
 def is_train(file: ScanFile) -> bool:
@@ -172,28 +206,30 @@ def assign_roles(
             patient.
         UsageError: A test set is to be drawn where the data publish one.
     """
-    if rules.test and selection.test:
-        raise UsageError(
-            f"{label} publishes its own split ({len(selection.test)} scans are not for training): leave out --test."
-        )
-    left_out = [*selection.left_out]
+    selection.check(rules, label)
+    left_out = [(file, reason) for file, reason in selection.left_out if file.scan_id not in failed]
     notes: list[str] = []
-    kept = _worth_training(_readable(selection.chosen, looks), rules, left_out)
+    both = {look.pixels_sha256 for look in _readable(selection.abnormal, looks)}
+    normals = (*selection.chosen, *selection.calibration)
+    kept = _worth_training(_readable(normals, looks), rules, both, left_out)
     test = _readable(selection.test, looks)
     if rules.test:
-        pool = kept + _worth_training(_readable(selection.abnormal, looks), rules, [])
+        contrary = {look.pixels_sha256 for look in _readable(normals, looks)}
+        pool = kept + _worth_training(_readable(selection.abnormal, looks), rules, contrary, [])
+        left_out += [(look.file, "published for testing without a label") for look in test]
         kept, test = _draw_test(pool, rules, notes)
         drawn = {look.file.scan_id for look in test}
         left_out = [(file, reason) for file, reason in left_out if file.scan_id not in drawn]
+    elif (anonymous := _anonymous(kept, test)) is not None:
+        notes.append(anonymous)
     enough(len(kept), label, left_out)
-    groups = _groups(kept)
-    parts = rules.calibration
-    train, held_out = split_normals(groups.tolist(), parts.fraction, rules.seed, minimum=parts.minimum)
     leaks = check_leaks(_items(kept), _items(test))
     stop = leaks.stop()
     if stop is not None:
         raise DataError(stop)
-    notes += [note for note in (leaks.warn(), _anonymous(kept, test)) if note is not None]
+    warning = leaks.warn()
+    notes += [] if warning is None else [warning]
+    groups, (train, held_out) = _groups(kept), _draw_calibration(kept, selection, rules)
     return Roles(
         train=tuple(kept[i] for i in train),
         calibration=tuple(kept[i] for i in held_out),
@@ -229,41 +265,52 @@ def data_digest(files: Sequence[ScanFile]) -> str:
     """Return a hash of which files these are: relative paths and sizes, whatever their order."""
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.relative):
-        try:
-            size = file.path.stat().st_size
-        except (OSError, ValueError):
-            size = -1
+        size = _size(file)
         digest.update(f"{file.relative}\0{size}\n".encode("utf-8", errors="surrogateescape"))
     return digest.hexdigest()
 
 
+def _size(file: ScanFile) -> int:
+    try:
+        return file.path.stat().st_size
+    except (OSError, ValueError):
+        return -1
+
+
 def files_of_split(files: Sequence[ScanFile], split: str, model: Path) -> list[ScanFile]:
-    """Return the files that the model's run gave this role, or, where it has none such, that the set publishes so.
+    """Return the files that the set publishes as this split, or else those the model's run gave this role.
 
     Args:
-        files: Of the same SCANS the model was fitted on.
-        split: "test", "calibration", "train", or a split the set publishes ("dev", "val").
+        files: For a role of the run, of the very SCANS the model was fitted on.
+        split: A split the set publishes ("test", "dev", "val", "train") or a role of splits.csv.
         model: A run folder or the model folder in it.
 
     Raises:
-        DataError: No file has it.
+        DataError: No file has it, or the run was fitted on other scans.
     """
-    roles: dict[str, str] = {}
-    for table in (model / SPLITS, model.parent / SPLITS):
-        if table.is_file():
-            roles = {row["scan_id"]: row["role"] for row in read_splits(table)}
-            break
-    named = [file for file in files if roles.get(file.scan_id) == split] or [f for f in files if f.split == split]
+    published = [file for file in files if file.split == split]
+    if published:
+        return published
+    roles = {row["scan_id"]: row["role"] for row in run_splits(model)}
+    if split in roles.values() and set(roles) != {file.scan_id for file in files}:
+        raise DataError(
+            f"--split {split}: these are not the scans {model} was fitted on, whose splits.csv says which are "
+            f"{split}: give the same SCANS as to the fit."
+        )
+    named = [file for file in files if roles.get(file.scan_id) == split]
     if not named:
         known = sorted(set(roles.values()) | {file.split for file in files if file.split is not None})
-        raise DataError(f"no scan belongs to the split {split!r} (there are: {', '.join(known) or 'none'})")
+        raise DataError(f"no scan belongs to the split {split!r} (there are: {', '.join(known) or 'none'}).")
     return named
 
 
-def read_splits(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a splits.csv."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+def run_splits(model: Path) -> list[dict[str, str]]:
+    """Return the rows of the splits.csv of a run, given its folder or the model folder in it; [] without one."""
+    for table in (model / SPLITS, model.parent / SPLITS):
+        if table.is_file():
+            with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                return list(csv.DictReader(file))
+    return []
 
 
 def _readable(files: Sequence[ScanFile], looks: Mapping[str, Look]) -> list[Look]:
@@ -278,14 +325,39 @@ def _items(looks: Sequence[Look]) -> list[Item]:
     return [Item(look.file.relative, look.patient, look.pixels_sha256, look.thumb) for look in looks]
 
 
-def _worth_training(looks: Sequence[Look], rules: Rules, left_out: list[tuple[ScanFile, str]]) -> list[Look]:
-    """Drop what is a copy of an earlier film and, on request, what quality flags exclude; say so in `left_out`."""
+def _draw_calibration(kept: Sequence[Look], selection: Selection, rules: Rules) -> tuple[Int64, Int64]:
+    """Return indices to train on and to hold out: the published calibration split, or whole patients drawn here."""
+    parts = rules.calibration
+    published = {file.scan_id for file in selection.calibration}
+    if not published:
+        return split_normals(_groups(kept).tolist(), parts.fraction, rules.seed, minimum=parts.minimum)
+    held = np.array([look.file.scan_id in published for look in kept])
+    patients = [{look.patient for look, on in zip(kept, side, strict=True) if on} - {None} for side in (held, ~held)]
+    if patients[0] & patients[1]:
+        raise DataError(
+            f"{len(patients[0] & patients[1])} patients are in both the train and the calibration split: put all films "
+            "of a patient on one side."
+        )
+    if held.sum() < parts.minimum or held.all():
+        raise DataError(
+            f"the calibration split holds {held.sum()} of {len(held)} usable normals: at least {parts.minimum} are "
+            "needed there, and some to train on; give more, or leave the split column empty to have them drawn."
+        )
+    return np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+
+
+def _worth_training(
+    looks: Sequence[Look], rules: Rules, contrary: Set[str], left_out: list[tuple[ScanFile, str]]
+) -> list[Look]:
+    """Drop what also carries the contrary label, copies, and, on request, what flags exclude; say so in `left_out`."""
     kept: list[Look] = []
     first: dict[str, str] = {}
     for look in looks:
         original = first.setdefault(look.pixels_sha256, look.file.relative)
-        bad = [flag for flag in look.flags if flag.name in EXCLUDING] if rules.exclude_flagged else []
-        if original != look.file.relative:
+        bad = [flag for flag in look.flags if flag.name in rules.exclude]
+        if look.pixels_sha256 in contrary:
+            left_out.append((look.file, "the same film is labelled both normal and abnormal"))
+        elif original != look.file.relative:
             left_out.append((look.file, f"copy of another film: {original}"))
         elif bad:
             left_out.append((look.file, f"quality, {bad[0].name}: {bad[0].detail}"))

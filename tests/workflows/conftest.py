@@ -30,6 +30,14 @@ def unlabelled(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
+def other_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 18 normal films that no model has seen."""
+    folder = tmp_path_factory.mktemp("films") / "site"
+    write_phantoms(folder, n=18, abnormal=0, seed=1)
+    return folder / "normal"
+
+
+@pytest.fixture(scope="session")
 def few(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 4 films of unknown label."""
     folder = tmp_path_factory.mktemp("films") / "few"

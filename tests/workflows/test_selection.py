@@ -81,14 +81,14 @@ def test_copies_of_a_film_are_left_out_but_the_first() -> None:
 def test_flagged_films_are_left_out_on_request_only(exclude: bool) -> None:
     bad = Flag(sorted(EXCLUDING)[0], "seen")
     looks = [look(film(n)) for n in range(20)] + [look(film(20), "own", None, bad)]
-    roles = roles_of(looks, replace(RULES, exclude_flagged=exclude))
+    roles = roles_of(looks, replace(RULES, exclude=EXCLUDING if exclude else frozenset()))
     assert [why for _, why in roles.left_out] == ([f"quality, {bad.name}: seen"] if exclude else [])
 
 
 def test_a_flag_that_only_informs_excludes_nothing() -> None:
     assert "marker" not in EXCLUDING
     looks = [look(film(n), "own", None, Flag("marker", "a letter")) for n in range(20)]
-    assert not roles_of(looks, replace(RULES, exclude_flagged=True)).left_out
+    assert not roles_of(looks, replace(RULES, exclude=EXCLUDING)).left_out
 
 
 def test_a_published_split_is_kept_and_is_the_test_set() -> None:
@@ -175,11 +175,50 @@ def test_the_digest_of_the_data_goes_by_names_and_sizes(tmp_path: Path) -> None:
     assert data_digest(files) != before
 
 
-def test_a_split_is_the_fits_own_or_else_the_published_one(tmp_path: Path) -> None:
+def test_a_split_is_the_published_one_or_else_the_fits_own(tmp_path: Path) -> None:
     files = [film(n, split="dev" if n % 2 else "train") for n in range(4)]
     assert [f.scan_id for f in files_of_split(files, "dev", tmp_path)] == ["film-001", "film-003"]
     (tmp_path / "splits.csv").write_text("scan_id,role\nfilm-000,train\nfilm-001,test\nfilm-002,calibration\n")
-    assert [f.scan_id for f in files_of_split(files, "test", tmp_path)] == ["film-001"]
-    assert [f.scan_id for f in files_of_split(files, "dev", tmp_path / "model")] == ["film-001", "film-003"]
+    assert [f.scan_id for f in files_of_split(files[:3], "test", tmp_path)] == ["film-001"]
+    with pytest.raises(DataError, match="not the scans"):
+        files_of_split(files, "test", tmp_path / "model")
     with pytest.raises(DataError, match=r"'holdout'.*calibration, dev, test, train"):
         files_of_split(files, "holdout", tmp_path)
+
+
+def test_val_is_no_part_of_the_test_split_that_is_scored(tmp_path: Path) -> None:
+    files = [film(n, split=("train", "val", "test")[n % 3]) for n in range(9)]
+    rows = [f"{f.scan_id},{'train' if f.split == 'train' else 'test'}" for f in files]
+    (tmp_path / "splits.csv").write_text("\n".join(["scan_id,role", *rows]) + "\n")
+    assert {f.split for f in files_of_split(files, "test", tmp_path)} == {"test"}
+
+
+def test_a_film_labelled_both_ways_is_trained_on_in_no_fit() -> None:
+    looks = [look(film(n)) for n in range(20)] + [look(film(20, label=1), "own", "picture film-004")]
+    roles = roles_of(looks)
+    reasons = {f.scan_id: why for f, why in roles.left_out}
+    assert reasons["film-004"] == "the same film is labelled both normal and abnormal"
+    assert "film-004" not in names((*roles.train, *roles.calibration))
+
+
+def test_a_calibration_split_of_the_manifest_is_kept() -> None:
+    looks = [look(film(n, split="calibration" if n < 6 else "train")) for n in range(20)]
+    assert names(roles_of(looks).calibration) == names(looks[:6])
+    with pytest.raises(DataError, match="at least 8 are needed"):
+        roles_of(looks, Rules(CalibrationConfig(minimum=8)))
+    looks[0] = replace(looks[0], patient=looks[10].patient)
+    with pytest.raises(DataError, match="1 patients are in both"):
+        roles_of(looks)
+
+
+def test_an_unknown_split_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match=r"film-003\.png: the split 'fold1' is not known"):
+        roles_of([look(film(n, split="fold1" if n == 3 else None)) for n in range(20)])
+
+
+def test_an_unlabelled_published_test_set_is_no_reason_not_to_draw_one() -> None:
+    looks = [look(film(n, label=int(n >= 60), split="train"), f"p{n // 3}") for n in range(90)]
+    looks += [look(film(90 + n, label=None, split="test")) for n in range(4)]
+    roles = roles_of(looks, replace(RULES, test=0.2))
+    assert len(roles.test) == 18
+    assert {why for f, why in roles.left_out if f.split == "test"} == {"published for testing without a label"}
