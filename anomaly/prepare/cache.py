@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.errors import DataError, OutputError, UsageError
-from anomaly.records import Geometry, Prepared
 from anomaly.runs import Arrays, read_tensors
 
 log = logging.getLogger("anomaly")
@@ -163,7 +162,7 @@ class Cache:
             return []
         except OSError as error:
             raise OutputError(
-                f"The cache {self.folder} cannot be read ({error.strerror}): set ANOMALY_CACHE to another folder or off."
+                f"The cache {self.folder} cannot be read ({error.strerror}): set ANOMALY_CACHE to another folder."
             ) from error
 
     def _entries(self, *, part_seconds: float = _PART_SECONDS) -> Iterator[tuple[Path, os.stat_result]]:
@@ -227,24 +226,6 @@ def _opened(folder: Path, limit_bytes: int) -> Cache:
 def key_of(facts: Mapping[str, Any]) -> str:
     """Return the key of an entry: the hex sha256 of everything its content depends on, as canonical JSON."""
     return sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
-
-
-def pack_prepared(prepared: Prepared) -> tuple[Arrays, dict[str, Any]]:
-    """Return arrays and plain JSON that `unpack_prepared` turns back."""
-    geometry = prepared.geometry
-    meta = {
-        "film_shape": list(geometry.film_shape),
-        "size": geometry.size,
-        "warnings": list(prepared.warnings),
-    }
-    return {"image": prepared.image, "matrix": geometry.matrix}, meta
-
-
-def unpack_prepared(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Prepared:
-    """Build from what `pack_prepared` returned."""
-    height, width = meta["film_shape"]
-    geometry = Geometry(np.asarray(arrays["matrix"]), (int(height), int(width)), int(meta["size"]))
-    return Prepared(np.asarray(arrays["image"]), geometry, tuple(meta["warnings"]))
 
 
 def _checksum(arrays: Mapping[str, NDArray[Any]], meta: Any) -> int:

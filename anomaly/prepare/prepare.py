@@ -6,14 +6,44 @@ read (full depth) -> crop borders -> inpaint markers -> [register -> crop: later
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.config import PrepareConfig
 from anomaly.prepare.clahe import equalise
 from anomaly.prepare.geometry import crop_geometry
 from anomaly.prepare.markers import inpaint_markers
-from anomaly.records import Float32, Prepared, Scan
-from anomaly.scans.borders import MOST, find_borders, whole
+from anomaly.records import Float32, Prepared, Scan, UInt8
+from anomaly.scans.borders import MOST, Box, find_borders, whole
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """A film after the stages that need it at full size: what the cache keeps, for detectors of any size.
+
+    `pixels`: uint8 (K, K) or (K, K, 3) with K = `clahe_size` where CLAHE follows, else float32 (S, S) or (S, S, 3) in
+    [0, 1]. `box` is the part of the film kept, `film_shape` the (H, W) of the whole.
+    """
+
+    pixels: UInt8 | Float32
+    box: Box
+    film_shape: tuple[int, int]
+    warnings: tuple[str, ...]
+
+    def to_entry(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Return arrays and plain JSON that `from_entry` turns back."""
+        box = [self.box.top, self.box.bottom, self.box.left, self.box.right]
+        return {"pixels": self.pixels}, {"box": box, "shape": list(self.film_shape), "warnings": list(self.warnings)}
+
+    @classmethod
+    def from_entry(cls, arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Shrunk:
+        """Build from what `to_entry` returned."""
+        height, width = meta["shape"]
+        return cls(np.asarray(arrays["pixels"]), Box(*meta["box"]), (height, width), tuple(meta["warnings"]))
 
 
 class Preparation:
@@ -34,6 +64,17 @@ class Preparation:
         Returns:
             `Prepared` with image float32 (C, S, S) in [-1, 1] and the exact way back to the film.
         """
+        return self.finish(self.shrink(scan))
+
+    @property
+    def shrinks_by(self) -> dict[str, Any]:
+        """Return the settings that `shrink` goes by, plain JSON; preparations that share them share its result."""
+        config = self.config
+        side = config.clahe_size if config.clahe else self.size
+        return {"crop": config.crop, "markers": config.markers, "clahe": config.clahe, "side": side}
+
+    def shrink(self, scan: Scan) -> Shrunk:
+        """Do the stages that need the film at full size and depth."""
         config = self.config
         pixels, box, warnings = scan.pixels, whole(scan.pixels), scan.warnings
         if config.crop == "auto":
@@ -45,16 +86,27 @@ class Preparation:
                 pixels = box.cut(pixels)
         if config.markers == "inpaint":
             pixels = inpaint_markers(pixels)
-        if config.clahe:
-            small = resize(pixels, config.clahe_size)
-            eight_bit = np.clip(np.rint(small * 255.0), 0, 255).astype(np.uint8)
-            pixels = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles).astype(np.float32) / 255.0
-        square = np.clip(resize(pixels, self.size), 0.0, 1.0)
+        film_shape = scan.pixels.shape[0], scan.pixels.shape[1]
+        if not config.clahe:
+            return Shrunk(resize(pixels, self.size), box, film_shape, warnings)
+        small = resize(pixels, config.clahe_size)
+        eight_bit = np.clip(np.rint(small * 255.0), 0, 255).astype(np.uint8)
+        return Shrunk(eight_bit, box, film_shape, warnings)
+
+    def finish(self, shrunk: Shrunk) -> Prepared:
+        """Do the rest."""
+        config = self.config
+        if shrunk.pixels.dtype == np.uint8:
+            eight_bit = np.asarray(shrunk.pixels, dtype=np.uint8)
+            equalised = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles)
+            square = resize(equalised.astype(np.float32) / 255.0, self.size)
+        else:
+            square = np.asarray(shrunk.pixels, dtype=np.float32)
+        square = np.clip(square, 0.0, 1.0)
         grey = square.ndim == 2
         channels = np.repeat(square[None], config.channels, axis=0) if grey else square.transpose(2, 0, 1)
         image = np.ascontiguousarray(channels * 2.0 - 1.0, dtype=np.float32)
-        geometry = crop_geometry((scan.pixels.shape[0], scan.pixels.shape[1]), box, self.size)
-        return Prepared(image, geometry, warnings)
+        return Prepared(image, crop_geometry(shrunk.film_shape, shrunk.box, self.size), shrunk.warnings)
 
 
 def resize(pixels: Float32, size: int) -> Float32:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.errors import DataError, ScanError
-from anomaly.scans.dicom_codecs import stored_values
+from anomaly.scans.dicom_codecs import lowest_bit, stored_values
 from anomaly.scans.dicom_header import GREY, TRUNCATED, integer, parse, photometric, syntax_name
 from anomaly.scans.dicom_values import displayed
 from anomaly.scans.dicom_view import LATERAL, view_of
@@ -58,8 +58,8 @@ def read_dicom(data: bytes, *, max_megapixels: float = 100.0) -> Picture:
             return _to_picture(dataset, stored_values(dataset))
         except (DataError, MemoryError):
             raise
-        except Exception as error:  # a header may hold anything; its values stay out of the message
-            raise ScanError(TRUNCATED.format(why=f"its header cannot be read: {type(error).__name__}")) from error
+        except Exception as error:  # a header may hold anything; its values stay out of the message and of any cause
+            raise ScanError(TRUNCATED.format(why=f"its header cannot be read: {type(error).__name__}")) from None
 
 
 def _refuse_what_is_no_single_image(dataset: Dataset) -> None:
@@ -116,6 +116,8 @@ def _warnings_of(dataset: Dataset) -> list[str]:
         notes.append("not marked as a radiograph (modality unknown)")
     if str(dataset.get("PresentationIntentType") or "").strip().upper() == "FOR PROCESSING":
         notes.append("FOR PROCESSING: raw detector values, not a picture made for display")
+    if lowest_bit(dataset):
+        notes.append("HighBit is not BitsStored - 1: samples are taken from the upper bits, as it says")
     if view_of(dataset) in LATERAL:
         notes.append("lateral view: models of frontal films do not know it")
     if str(dataset.get("BurnedInAnnotation") or "").upper() == "YES":

@@ -3,6 +3,8 @@
 What a compressed stream says of its own size is held against the header before a codec sees it: the codecs are C, and
 some trust one of the two. Every JPEG, JPEG-LS and JPEG 2000 stream ends with the same marker, and decoders fill in what
 is missing, so a stream without it is refused as truncated.
+
+pydicom 3.0 pays no heed to HighBit; samples that do not start at the lowest bit are moved down here.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 _RLE = "1.2.840.10008.1.2.5"
-_PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+"""The uncompressed transfer syntaxes."""
+
 _CODECS = {
     "1.2.840.10008.1.2.4.50": "gdcm",
     _JPEG_EXTENDED: "gdcm",
@@ -52,8 +56,8 @@ def stored_values(dataset: Dataset) -> NDArray[Any]:
     """Decode the one frame of a data set.
 
     Returns:
-        Integers of 8 or 16 bits as stored, (H, W), or (H, W, 3) RGB for a colour capture; bits above BitsStored are
-        cleared.
+        Integers of 8 or 16 bits as stored, (H, W), or (H, W, 3) RGB for a colour capture; bits of a sample's cell that
+        are not BitsStored are cleared, or copies of the sign.
 
     Raises:
         ScanError: PixelData is missing, cut off, contradicts the header, or cannot be decoded.
@@ -63,24 +67,43 @@ def stored_values(dataset: Dataset) -> NDArray[Any]:
     if not dataset.get("PixelData"):  # of a file that ends in mid-pixels pydicom keeps nothing
         raise ScanError(TRUNCATED.format(why="its PixelData is missing or cut off"))
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax in _PLAIN:
+    if syntax in PLAIN:
         _check_length(dataset)
     elif syntax not in _CODECS:
         raise ScanError(f"is encoded in a way that is not read here ({syntax_name(dataset)}); export it uncompressed")
+    shift = lowest_bit(dataset)
     try:
-        stored = _decode(dataset)
+        stored = _decode_shifted(dataset, shift) if shift else _decode(dataset)
         if photometric(dataset) == "PALETTE COLOR":
             stored = apply_color_lut(stored, dataset)
     except (ScanError, MemoryError):
         raise
-    except Exception as error:  # third-party codecs facing hostile bytes; their words may quote the header
+    except Exception as error:  # third-party codecs facing hostile bytes; their words may quote the header: no cause
+        why = f"({syntax_name(dataset)}): {type(error).__name__}"
         raise ScanError(
-            f"has PixelData that cannot be decoded ({syntax_name(dataset)}); fetch it again or export it uncompressed"
-        ) from error
+            f"has PixelData that cannot be decoded {why}; fetch it again or export it uncompressed"
+        ) from None
     expected = (dataset.Rows, dataset.Columns) + (() if photometric(dataset) in GREY else (3,))
     if stored.shape != expected or stored.dtype.itemsize > 2:
         raise ScanError(TRUNCATED.format(why="its PixelData does not fill the size its header gives"))
     return stored
+
+
+def lowest_bit(dataset: Dataset) -> int:
+    """Return how many bits lie below a sample in its cell, mostly 0: HighBit + 1 - BitsStored.
+
+    Raises:
+        ScanError: HighBit is impossible, or other than BitsStored - 1 where samples have no bits to spare below them.
+    """
+    bits = integer(dataset, "BitsStored")
+    high = bits - 1 if dataset.get("HighBit") is None else integer(dataset, "HighBit")
+    if not bits - 1 <= high < integer(dataset, "BitsAllocated"):
+        raise ScanError(f"has HighBit {high}, impossible with {bits} bits stored; export it again")
+    if high >= bits and dataset.file_meta.TransferSyntaxUID not in PLAIN:
+        raise ScanError(f"is compressed, yet has HighBit {high} with {bits} bits stored; export it uncompressed")
+    if high >= bits and photometric(dataset).startswith("YBR"):
+        raise ScanError(f"has YBR colours with HighBit {high} for {bits} bits stored; export it as RGB")
+    return high + 1 - bits
 
 
 def _check_length(dataset: Dataset) -> None:
@@ -88,6 +111,16 @@ def _check_length(dataset: Dataset) -> None:
     wanted = dataset.Rows * dataset.Columns * samples * dataset.BitsAllocated // 8
     if len(dataset.PixelData) < wanted:
         raise ScanError(TRUNCATED.format(why=f"PixelData holds {len(dataset.PixelData)} of {wanted} bytes"))
+
+
+def _decode_shifted(dataset: Dataset, shift: int) -> NDArray[Any]:
+    """Decode uncompressed samples that lie `shift` bits up in their cells."""
+    from pydicom.pixels.utils import pixel_array
+
+    cells = pixel_array(dataset, correct_unused_bits=False)
+    above = integer(dataset, "BitsAllocated") - integer(dataset, "BitsStored") - shift
+    samples: NDArray[Any] = (cells << above) >> (above + shift)  # in this order: it repeats the sign, if there is one
+    return samples
 
 
 def _decode(dataset: Dataset) -> NDArray[Any]:

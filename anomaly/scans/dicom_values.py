@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from anomaly.errors import ScanError
 from anomaly.records import Float32, Float64
+from anomaly.scans.dicom_codecs import PLAIN, lowest_bit
 from anomaly.scans.dicom_header import TRUNCATED, count, integer, number, photometric
 from anomaly.scans.luts import look_up, window
 
@@ -28,10 +29,12 @@ def displayed(stored: NDArray[Any], dataset: Dataset) -> tuple[Float32, list[str
     bits in a file that claims 16 are common), and the 8-bit stages further on would lose what lies close together.
 
     Padding (PixelPaddingValue to PixelPaddingRangeLimit) lies outside the film: it takes no part in that stretch and is
-    black in the result, whether it was stored as black or as white.
+    black in the result, whether it was stored as black or as white. A padding value that BitsStored cannot hold is cut
+    to those bits, as its pixels are.
 
-    PresentationLUTShape says whether the values so far are to be inverted (C.11.6.1.2); only where it is absent is
-    MONOCHROME1 asked, so a film that states both is inverted once.
+    PhotometricInterpretation alone says whether the values so far are inverted: PresentationLUTShape shall only repeat
+    it (C.7.6.1: IDENTITY with MONOCHROME2, INVERSE with MONOCHROME1), and in films where the two contradict each other
+    it is the shape that is known to be written wrongly (dcm4che issue 944).
 
     Args:
         stored: Integers of 8 or 16 bits, (H, W), as decoded.
@@ -62,8 +65,8 @@ def displayed(stored: NDArray[Any], dataset: Dataset) -> tuple[Float32, list[str
 def _after_modality(stored: NDArray[Any], dataset: Dataset) -> tuple[Float64, float, float]:
     """Apply the modality LUT or the rescale: float64 (N,), and the least and largest value possible."""
     if dataset.get("ModalityLUTSequence"):
-        values, top = _look_up(stored, dataset.ModalityLUTSequence[0], dataset, signed=_is_signed(dataset))
-        return values, 0.0, float(top)
+        values, depth, _ = _look_up(stored, dataset.ModalityLUTSequence[0], dataset, signed=_is_signed(dataset))
+        return values, 0.0, 2.0**depth - 1
     slope, intercept = number(dataset, "RescaleSlope", 1.0), number(dataset, "RescaleIntercept", 0.0)
     if not slope or intercept is None:
         raise ScanError("has an unusable RescaleSlope or RescaleIntercept; export it again")
@@ -88,7 +91,11 @@ def _after_voi(
     if tables and tables[0].get("LUTDescriptor") is not None and tables[0].get("LUTData") is not None:
         if len(tables) > 1:
             notes.append(f"{len(tables)} VOI look-up tables in its header: the first is used")
-        looked_up, top = _look_up(np.floor(values), tables[0], dataset, signed=low < 0)
+        looked_up, depth, largest = _look_up(np.floor(values), tables[0], dataset, signed=low < 0)
+        needed = next(bits for bits in (8, 10, 12, 14, 16) if largest < 2**bits)
+        if needed < depth:
+            notes.append(f"its VOI look-up table says {depth} bits but uses {needed}: taken as {needed}")
+        top = 2 ** min(needed, depth) - 1
         return np.clip(looked_up / top, 0.0, 1.0), notes
 
     center, width = number(dataset, "WindowCenter", None), number(dataset, "WindowWidth", None)
@@ -119,9 +126,8 @@ def _is_inverted(dataset: Dataset) -> tuple[bool, list[str]]:
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
     if shape not in ("IDENTITY", "INVERSE"):
         return negative, []
-    inverse = shape == "INVERSE"
-    contradiction = "PresentationLUTShape contradicts PhotometricInterpretation: the former is followed"
-    return inverse, [contradiction] if inverse != negative else []
+    contradiction = "PresentationLUTShape contradicts PhotometricInterpretation: the latter is followed"
+    return negative, [contradiction] if negative != (shape == "INVERSE") else []
 
 
 def _is_padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
@@ -130,12 +136,33 @@ def _is_padding(stored: NDArray[Any], dataset: Dataset) -> NDArray[np.bool_]:
     if not isinstance(ends[0], int):
         return np.zeros(stored.shape, dtype=bool)
     known = [_as_signed(end) if _is_signed(dataset) else end for end in ends if isinstance(end, int)]
-    between: NDArray[np.bool_] = (stored >= min(known)) & (stored <= max(known))
-    return between
+    low, high = min(known), max(known)
+    modulus = 2 ** integer(dataset, "BitsStored")  # decoding keeps BitsStored of what it finds
+    cut = np.unique((_cells_beyond(low, high, dataset) >> lowest_bit(dataset)) % modulus)
+    padding: NDArray[np.bool_] = (stored >= low) & (stored <= high) | np.isin(stored.astype(np.int64) % modulus, cut)
+    return padding
 
 
-def _look_up(values: NDArray[Any], item: Dataset, dataset: Dataset, *, signed: bool) -> tuple[Float64, int]:
-    """Send values through an item of a Modality or VOI LUT sequence; also return the largest value it can give."""
+def _cells_beyond(low: int, high: int, dataset: Dataset) -> NDArray[np.int64]:
+    """Return the padding that BitsStored cannot hold: what of it PixelData has, or, where that is compressed, its ends.
+
+    A value that the pixels do not have is not cut to size: 65535 in a header that no pixel uses would make padding of
+    all that is white in 12 bits.
+    """
+    syntax = dataset.file_meta.TransferSyntaxUID
+    cells = np.array([low, high])
+    if syntax in PLAIN:
+        kind = f"{'<' if syntax.is_little_endian else '>'}{'i' if _is_signed(dataset) else 'u'}"
+        kind += str(integer(dataset, "BitsAllocated") // 8)
+        cells = np.frombuffer(dataset.PixelData, kind, count=dataset.Rows * dataset.Columns)
+    bits = integer(dataset, "BitsStored")
+    least = -(2 ** (bits - 1)) if _is_signed(dataset) else 0
+    beyond = (cells >= low) & (cells <= high) & ((cells < least) | (cells >= least + 2**bits))
+    return np.asarray(cells[beyond], dtype=np.int64)
+
+
+def _look_up(values: NDArray[Any], item: Dataset, dataset: Dataset, *, signed: bool) -> tuple[Float64, int, int]:
+    """Send values through an item of a Modality or VOI LUT sequence; also return its bits and its largest entry."""
     entries, first, depth = (int(part) for part in item.LUTDescriptor)
     entries = entries or 2**16
     if not 8 <= depth <= 16:
@@ -147,7 +174,7 @@ def _look_up(values: NDArray[Any], item: Dataset, dataset: Dataset, *, signed: b
     lut = np.atleast_1d(np.asarray(table, dtype=np.float64))[:entries]
     if len(lut) < entries:
         raise ScanError(TRUNCATED.format(why="a look-up table is shorter than it says"))
-    return look_up(values, lut, _as_signed(first) if signed else first), 2**depth - 1
+    return look_up(values, lut, _as_signed(first) if signed else first), depth, int(lut.max())
 
 
 def _is_signed(dataset: Dataset) -> bool:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from anomaly.config import CalibrationConfig, ReadConfig
+from anomaly.config import CalibrationConfig, PrepareConfig, ReadConfig
 from anomaly.errors import DataError
 from anomaly.heatmaps import write_png
 from anomaly.prepare.cache import open_cache
+from anomaly.prepare.prepare import Preparation
 from anomaly.records import ABNORMAL, NORMAL, ScanFile, UInt8
 from anomaly.runs import claim_folder, owner, receipt, write_json, write_table
 from anomaly.scans.duplicates import exact_copies
@@ -131,7 +132,12 @@ def _gather(listing: Listing, workers: int, on_progress: Ticker) -> _Gathered:
     gathered = _Gathered()
     sampled = {file.scan_id for group in _sample(listing.files).values() for file in group}
     outcomes = read_files(
-        listing.files, read=ReadConfig(), channels=1, preparation=None, workers=workers, cache=open_cache()
+        listing.files,
+        read=ReadConfig(),
+        channels=1,
+        preparation=Preparation(PrepareConfig(), 64),  # for the cache: a fit that follows decodes nothing again
+        workers=workers,
+        cache=open_cache(),
     )
     for done, outcome in enumerate(outcomes, start=1):
         on_progress(done, len(listing.files), "reading")

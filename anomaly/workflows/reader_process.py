@@ -17,7 +17,6 @@ from typing import IO, Any
 
 from anomaly.config import PrepareConfig
 from anomaly.errors import DataError, ScanError
-from anomaly.prepare.cache import pack_prepared
 from anomaly.prepare.prepare import Preparation
 from anomaly.records import ScanFile
 from anomaly.runs import Arrays
@@ -111,10 +110,10 @@ def _work(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], byte
     scan = decode_scan(file, data, max_megapixels=request["max_megapixels"], channels=request["channels"])
     reply: dict[str, Any] = {}
     arrays: Arrays = {}
-    if "prepared" in request["kinds"]:
+    if "shrunk" in request["kinds"]:
         preparation = Preparation(PrepareConfig(**request["prepare"]), request["size"])
-        made, reply["prepared"] = pack_prepared(preparation(scan))
-        arrays |= {f"prepared.{name}": array for name, array in made.items()}
+        made, reply["shrunk"] = preparation.shrink(scan).to_entry()
+        arrays |= {f"shrunk.{name}": array for name, array in made.items()}
     if "findings" in request["kinds"]:
         found, reply["findings"] = examine(scan, request["content_sha256"]).to_entry()
         arrays |= {f"findings.{name}": array for name, array in found.items()}

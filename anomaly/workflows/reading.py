@@ -23,8 +23,8 @@ from typing import Any
 import anomaly
 from anomaly.config import ReadConfig
 from anomaly.errors import DataError, ScanError
-from anomaly.prepare.cache import Cache, key_of, unpack_prepared
-from anomaly.prepare.prepare import Preparation
+from anomaly.prepare.cache import Cache, key_of
+from anomaly.prepare.prepare import Preparation, Shrunk
 from anomaly.records import Prepared, ScanFile
 from anomaly.runs import Arrays
 from anomaly.scans.magic import HEAD, sniff
@@ -148,11 +148,11 @@ class _Task:
         if self.cache:
             for kind in missing:
                 self.cache.put(keys[kind], *parts[kind])
-        prepared = unpack_prepared(*parts["prepared"]) if "prepared" in parts else None
+        prepared = self.preparation.finish(Shrunk.from_entry(*parts["shrunk"])) if self.preparation else None
         return Outcome(file, prepared, Findings.from_entry(*parts["findings"]) if "findings" in parts else None)
 
     def _wanted(self) -> list[str]:
-        return ["prepared"] * (self.preparation is not None) + ["findings"] * self.examine
+        return ["shrunk"] * (self.preparation is not None) + ["findings"] * self.examine
 
     def _keys(self, file: ScanFile, data: bytes, content: str) -> dict[str, str]:
         """Return the key in the cache of each part that is wanted."""
@@ -164,12 +164,8 @@ class _Task:
             "made_by": _made_by(),
             "salt": hash_patient("whose hashes are these") if sniff(data[:HEAD]) == "dicom" else None,
         }
-        return {kind: key_of({**facts, "kind": kind, **self._settings(kind)}) for kind in self._wanted()}
-
-    def _settings(self, kind: str) -> dict[str, Any]:
-        if kind == "findings" or self.preparation is None:
-            return {}
-        return {"prepare": self.preparation.config.model_dump(mode="json"), "size": self.preparation.size}
+        settings = {"findings": {}, "shrunk": self.preparation.shrinks_by if self.preparation else {}}
+        return {kind: key_of({**facts, "kind": kind, **settings[kind]}) for kind in self._wanted()}
 
     def _recall(self, keys: Mapping[str, str]) -> dict[str, _Part]:
         found = {kind: self.cache.get(key) for kind, key in keys.items()} if self.cache else {}
@@ -184,7 +180,7 @@ class _Task:
         """
         from safetensors.numpy import load
 
-        request = {
+        request: dict[str, Any] = {
             "path": str(file.path),
             "relative": file.relative,
             "member": file.member,
@@ -193,8 +189,9 @@ class _Task:
             "content_sha256": content,
             "seconds": self.seconds,
             "kinds": kinds,
-            **self._settings("prepared"),
         }
+        if self.preparation is not None:
+            request |= {"prepare": self.preparation.config.model_dump(mode="json"), "size": self.preparation.size}
         name = printable(file.relative)
         for _ in range(2):
             try:

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from anomaly.errors import UsageError
-from anomaly.prepare.cache import LIMIT_GIB, Cache, Usage, key_of, open_cache, pack_prepared, unpack_prepared
-from anomaly.records import Geometry, Prepared
+from anomaly.prepare.cache import LIMIT_GIB, Cache, Usage, key_of, open_cache
 
 ARRAYS = {"image": np.linspace(-1, 1, 300, dtype=np.float32).reshape(3, 10, 10), "film": np.arange(6, dtype=np.uint8)}
 META = {"warnings": ["caf\xe9 \udce9"], "value": 0.1, "none": None}
@@ -42,15 +41,6 @@ def test_what_was_put_comes_back_to_the_last_bit(cache: Cache) -> None:
         assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape)
         assert arrays[name].tobytes() == array.tobytes()
     assert cache.usage().entries == 1
-
-
-def test_a_prepared_film_packed_and_unpacked() -> None:
-    matrix = np.array([[2.1, 0.3, 1 / 3], [0, 1.7, 0], [0, 0, 1]])
-    film = Prepared(np.zeros((1, 4, 4), np.float32), Geometry(matrix, (9, 8), 4), ("one", "two"))
-    found = unpack_prepared(*pack_prepared(film))
-    assert (found.warnings, found.geometry.film_shape, found.geometry.size) == (("one", "two"), (9, 8), 4)
-    np.testing.assert_array_equal(found.geometry.matrix, matrix)
-    assert found.image.tobytes() == film.image.tobytes()
 
 
 @pytest.mark.parametrize("at", [0, 9, 200, -700, -1])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anomaly.config import PrepareConfig
-from anomaly.prepare.prepare import Preparation, resize
+from anomaly.prepare.prepare import Preparation, Shrunk, resize
 from anomaly.records import Scan, ScanFile
 from anomaly.scans.dicom_write import write_dicom
 from anomaly.scans.phantom import make_phantom
@@ -151,3 +151,19 @@ def test_resizing_is_no_copy_of_the_wrong_way_round() -> None:
     pixels[10:30, 150:190] = 1
     small = resize(pixels, 20)
     assert np.unravel_index(small.argmax(), small.shape) in [(y, x) for y in range(2, 6) for x in range(15, 19)]
+
+
+@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("clahe", [False, True])
+def test_the_shrunk_film_serves_every_size_that_shares_it(clahe: bool, colour: bool) -> None:
+    noise = np.random.default_rng(0).random((150, 120, 3) if colour else (150, 120)).astype(np.float32)
+    scan = Scan("film", noise, 16, warnings=("odd",))
+    config = PrepareConfig(clahe=clahe, clahe_size=96, crop="auto", channels=3 if colour else 1)
+    small, large = Preparation(config, 32), Preparation(config, 48)
+    assert (small.shrinks_by == large.shrinks_by) is clahe
+    shrunk = Shrunk.from_entry(*small.shrink(scan).to_entry())
+    for preparation in (small, large) if clahe else (small,):
+        found, direct = preparation.finish(shrunk), preparation(scan)
+        assert found.image.tobytes() == direct.image.tobytes()
+        assert found.geometry.matrix.tobytes() == direct.geometry.matrix.tobytes()
+        assert (found.geometry.film_shape, found.warnings) == (direct.geometry.film_shape, direct.warnings)

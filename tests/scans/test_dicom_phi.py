@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import re
+import traceback
 from collections.abc import Callable
 
 import numpy as np
@@ -95,6 +96,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "intercept": swap(b"0.00000 "),
     "frames": swap(b"000001"),
     "window": swap(b"2048.111"),
+    "window width": swap(b"4096.222"),
     "transfer syntax": swap(b"1.2.840.10008.1.2.1\0", f"2.25.{NUMBER}"),
     "no rows": without("Rows"),
     "no pixels": without("PixelData"),
@@ -123,8 +125,18 @@ def test_no_text_of_a_damaged_film_leaves_the_reader(change: Callable[[bytes], b
     try:
         seen = repr(read(data))
     except ScanError as error:
-        seen = str(error)
+        seen = "".join(traceback.format_exception(error))  # as -v shows it: causes, too
     assert silent(seen)
+
+
+def test_what_a_codec_says_stays_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(_dataset: Dataset) -> None:
+        raise ValueError(CANARY)
+
+    monkeypatch.setattr("anomaly.scans.dicom_codecs._decode", decode)
+    with pytest.raises(ScanError, match=r"cannot be decoded \(Explicit VR Little Endian\): ValueError; ") as caught:
+        read(told_file())
+    assert f"ValueError: {CANARY}" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)

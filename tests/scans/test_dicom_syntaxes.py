@@ -189,6 +189,24 @@ def test_stream_and_header_of_different_size_are_refused_before_decoding(name: s
         read(data)
 
 
+@pytest.mark.parametrize("kind", ["RLE", "jp2klossless", "jpeg_ls_lossless"])
+def test_compressed_samples_in_upper_bits_are_refused(kind: str) -> None:
+    data = pydicom.dcmread(bundled(f"MR_small_{kind}.dcm"))
+    data.BitsStored, data.HighBit = 12, 15
+    with pytest.raises(ScanError, match="is compressed, yet has HighBit 15 with 12 bits stored; export it"):
+        read(data)
+
+
+def test_samples_in_upper_bits_are_moved_down_in_big_endian() -> None:
+    data = pydicom.dcmread(bundled("MR_small_bigendian.dcm"))
+    stored = data.pixel_array.astype(np.int64)
+    assert 0 <= stored.min() < stored.max() < 2**14
+    data.BitsStored, data.HighBit = 12, 13
+    shown = read(data).pixels
+    center, width = float(data.WindowCenter), float(data.WindowWidth)
+    assert np.allclose(shown, np.clip(((stored >> 2) - (center - 0.5)) / (width - 1) + 0.5, 0, 1), atol=1e-6)
+
+
 def test_truncated_compressed_stream_is_refused() -> None:
     from pydicom.encaps import encapsulate, get_frame
 

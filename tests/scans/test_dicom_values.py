@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_recipes import lut, read, recipe
+from dicom_recipes import ABSENT, lut, read, recipe
 from pydicom.dataset import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi, apply_voi_lut, apply_windowing
+from pydicom.uid import ExplicitVRBigEndian
 
 from anomaly.errors import ScanError
 from anomaly.scans.luts import look_up, window
@@ -60,6 +61,8 @@ def several(count: int, what: str = "windows") -> tuple[str, ...]:
 
 M1 = {"PhotometricInterpretation": "MONOCHROME1"}
 PADDED = np.where(TWELVE < 300, 0, TWELVE).astype("u2")
+BEYOND = np.where(PART < 300, 65535, PART).astype("u2")
+UPPER = "HighBit is not BitsStored - 1"
 ROWS = (
     # photometric interpretation and depth: 8 bits keep their range, deeper films without window are stretched
     Row("MONOCHROME2, 8 bits", noise(10, 200, "u1"), 8, {}, lambda s: s / 255),
@@ -74,6 +77,23 @@ ROWS = (
     Row("signed, in part", noise(-300, 700, "i2"), 16, {}, lambda s: (s + 300) / 1000, (STRETCHED,)),
     Row("8 bits signed", noise(-128, 127, "i1"), 8, {}, lambda s: (s + 128) / 255),
     Row("bits above BitsStored", TWELVE | 0xA000, 12, {}, lambda s: (s % 4096) / 4095),
+    # samples that do not start at the lowest bit
+    Row("the upper 12 of 16", TWELVE << 4 | 7, 12, {"HighBit": 15}, lambda s: (s >> 4) / 4095, (UPPER,), False),
+    Row(
+        "12 in the middle", TWELVE << 2 | 0x4001, 12, {"HighBit": 13}, lambda s: s % 2**14 // 4 / 4095, (UPPER,), False
+    ),
+    Row("the upper 12, signed", SIGNED << 4, 12, {"HighBit": 15}, lambda s: (s // 16 + 2048) / 4095, (UPPER,), False),
+    Row(
+        "the upper 12, MONOCHROME1 and a window",
+        TWELVE << 4,
+        12,
+        {"HighBit": 15} | M1 | NARROW,
+        lambda s: 1 - narrow(s >> 4),
+        (UPPER,),
+        False,
+    ),
+    Row("the upper 6 of 8", BYTES, 6, {"HighBit": 7}, lambda s: (s >> 2) / 63, (UPPER,), False),
+    Row("no HighBit", TWELVE, 12, {"HighBit": ABSENT}, lambda s: s / 4095),
     # the modality step
     Row("rescale", PART, 12, {"RescaleSlope": 2, "RescaleIntercept": -1000}, lambda s: (s - 100) / 2000, (STRETCHED,)),
     Row("negative slope", TWELVE, 12, {"RescaleSlope": -1, "RescaleIntercept": 4095}, lambda s: 1 - s / 4095),
@@ -170,13 +190,38 @@ ROWS = (
         lambda s: CURVE[s] / 65535,
         several(2, "VOI look-up tables"),
     ),
+    Row(
+        "VOI LUT that says 16 bits and uses 12",
+        TWELVE,
+        12,
+        voi(lut(CURVE >> 4, 0, 16)),
+        lambda s: (CURVE[s] >> 4) / 4095,
+        ("says 16 bits but uses 12",),
+        pydicom=False,
+    ),
+    Row(
+        "VOI LUT that says 16 bits and uses 9",
+        TWELVE,
+        12,
+        voi(lut(CURVE >> 7, 0, 16)) | M1,
+        lambda s: 1 - (CURVE[s] >> 7) / 1023,
+        ("says 16 bits but uses 10",),
+        pydicom=False,
+    ),
+    Row(
+        "VOI LUT whose first entries are its least",
+        TWELVE,
+        12,
+        voi(lut(CURVE // 2 + 1, 0, 16)),
+        lambda s: (CURVE[s] // 2 + 1) / 65535,
+    ),
     Row("VOI LUT, MONOCHROME1", TWELVE, 12, voi(lut(CURVE, 0, 16)) | M1, lambda s: 1 - CURVE[s] / 65535),
     Row(
         "VOI LUT that starts later",
         TWELVE,
         12,
-        voi(lut(CURVE[:2048], 1000, 16)),
-        lambda s: CURVE[np.clip(s - 1000, 0, 2047)] / 65535,
+        voi(lut(CURVE[2048:], 1000, 16)),
+        lambda s: CURVE[2048 + np.clip(s - 1000, 0, 2047)] / 65535,
     ),
     Row("VOI LUT that starts below zero", SIGNED, 12, voi(lut(CURVE, -2048, 16)), lambda s: CURVE[s + 2048] / 65535),
     Row(
@@ -187,7 +232,7 @@ ROWS = (
         lambda s: CURVE[s] / 65535,
         pydicom=False,
     ),
-    # presentation: inverted once, as PresentationLUTShape says, else by MONOCHROME1
+    # presentation: inverted once, by MONOCHROME1, whatever PresentationLUTShape says
     Row(
         "INVERSE with MONOCHROME1",
         TWELVE,
@@ -201,7 +246,7 @@ ROWS = (
         TWELVE,
         12,
         WINDOW | {"PresentationLUTShape": "INVERSE"},
-        lambda s: 1 - s / 4095,
+        lambda s: s / 4095,
         ("contradicts",),
     ),
     Row(
@@ -209,7 +254,7 @@ ROWS = (
         TWELVE,
         12,
         WINDOW | M1 | {"PresentationLUTShape": "IDENTITY"},
-        lambda s: s / 4095,
+        lambda s: 1 - s / 4095,
         ("contradicts",),
     ),
     # padding: no part of the range, black in the end
@@ -244,6 +289,50 @@ ROWS = (
         NARROW | M1 | {"PixelPaddingValue": -2000},
         lambda s: np.where(s == -2000, 0, 1 - narrow(s)),
     ),
+    Row(
+        "padding beyond BitsStored",
+        BEYOND,
+        12,
+        {"PixelPaddingValue": 65535},
+        lambda s: np.where(s == 65535, 0, (s - 300) / 1800),
+        (STRETCHED,),
+        pydicom=False,
+        tolerance=2e-3,
+    ),
+    Row(
+        "a range of padding beyond BitsStored",
+        BEYOND,
+        12,
+        {"PixelPaddingValue": 60000, "PixelPaddingRangeLimit": 65535},
+        lambda s: np.where(s == 65535, 0, (s - 300) / 1800),
+        (STRETCHED,),
+        pydicom=False,
+        tolerance=2e-3,
+    ),
+    Row(
+        "signed padding beyond BitsStored",
+        np.where(SIGNED < 0, -32767, SIGNED).astype("i2"),
+        12,
+        NARROW | M1 | {"PixelPaddingValue": -32767},
+        lambda s: np.where((s == -32767) | (s == 1), 0, 1 - narrow(s)),
+        pydicom=False,
+    ),
+    Row(
+        "padding beyond BitsStored that no pixel has: white stays white",
+        TWELVE,
+        12,
+        WINDOW | {"PixelPaddingValue": 65535},
+        lambda s: s / 4095,
+    ),
+    Row(
+        "padding in the upper 12 of 16",
+        np.where(TWELVE < 300, 65520, TWELVE << 4).astype("u2"),
+        12,
+        WINDOW | {"HighBit": 15, "PixelPaddingValue": 65520},
+        lambda s: np.where(s == 65520, 0, (s >> 4) / 4095),
+        (UPPER,),
+        pydicom=False,
+    ),
 )
 
 
@@ -264,10 +353,7 @@ def by_hand(data: Dataset) -> np.ndarray:
     else:
         low, high = np.sort(limits * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0)))
     fraction = (shown - low) / (high - low)
-    if (
-        data.get("PresentationLUTShape", "INVERSE" if data.PhotometricInterpretation == "MONOCHROME1" else "")
-        == "INVERSE"
-    ):
+    if data.PhotometricInterpretation == "MONOCHROME1":
         fraction = 1 - fraction
     return np.where(padding, 0, fraction)
 
@@ -287,6 +373,13 @@ def test_what_a_header_describes_is_what_is_read(row: Row) -> None:
         assert np.allclose(scan.pixels, by_hand(data), atol=1e-6)
 
 
+def test_padding_beyond_the_stored_bits_is_found_in_big_endian() -> None:
+    cells = np.where(PART < 300, 0xE7D1, PART).astype("u2")  # 0x7D1 stored
+    data = recipe(cells, bits=12, PixelPaddingValue=0xE7D1, **WINDOW)
+    data.file_meta.TransferSyntaxUID, data.PixelData = ExplicitVRBigEndian, cells.astype(">u2").tobytes()
+    assert np.allclose(read(data).pixels, np.where((cells == 0xE7D1) | (cells == 0x7D1), 0, cells / 4095), atol=1e-6)
+
+
 HIGHDICOM = [
     row for row in ROWS if {"WindowWidth", "VOILUTSequence"} & set(row.tags) and "PixelPaddingValue" not in row.tags
 ]
@@ -299,6 +392,11 @@ NOT_IN_HIGHDICOM = {
     "VOI LUT, 12 bits": "it reads 8 and 16 bits only",
     "VOI LUT, 8 bits, 256 entries": "it takes 8-bit entries to be bytes",
     "VOI LUT, 8 bits, 4096 entries": "it takes 8-bit entries to be bytes",
+    "VOI LUT that says 16 bits and uses 9": "it stretches a table to the entries that occur in it",
+    "VOI LUT whose first entries are its least": "it stretches a table to the entries that occur in it",
+    "INVERSE with MONOCHROME2": "it follows PresentationLUTShape, which contradicts",
+    "IDENTITY with MONOCHROME1": "it follows PresentationLUTShape, which contradicts",
+    "the upper 12, MONOCHROME1 and a window": "it pays no heed to HighBit",
     "VOI LUT that starts later": "it stretches a table to the entries that occur in it",
     "VOI LUT whose first value is signed only by its meaning": "it reads the first value as it is written",
 }
@@ -354,6 +452,9 @@ def test_narrowest_window_is_a_step_and_luts_hold_their_ends() -> None:
         (voi(lut(CURVE, 0, 20)), "look-up table of 20 bits"),
         ({"PixelPaddingValue": 0, "PixelPaddingRangeLimit": 65535}, "same value"),
         (WINDOW | {"WindowCenter": 90000}, "same value"),
+        ({"HighBit": 10}, "HighBit 10, impossible with 12 bits stored; "),
+        ({"HighBit": 16}, "HighBit 16, impossible with 12 bits stored; "),
+        ({"HighBit": [11, 11]}, "no usable HighBit"),
     ],
 )
 def test_values_that_make_no_picture_are_refused(tags: dict[str, Any], words: str) -> None:
@@ -375,6 +476,17 @@ def test_colour_capture_keeps_its_colour_if_asked() -> None:
     grey = read(data)
     assert grey.pixels.shape == (32, 40)
     assert any("colour" in note for note in grey.warnings)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_colour_in_upper_bits_is_moved_down_before_its_colours_change(photometric: str) -> None:
+    colour = RNG.integers(0, 128, (32, 40, 3)).astype(np.uint8)
+    data = recipe(colour << 1, bits=7, HighBit=7, Modality="OT", PhotometricInterpretation=photometric)
+    if photometric == "YBR_FULL":
+        with pytest.raises(ScanError, match="YBR colours with HighBit 7 for 7 bits stored; export it as RGB"):
+            read(data)
+    else:
+        assert np.array_equal(read(data, channels=3).pixels, colour.astype(np.float32) / np.float32(127))
 
 
 def test_colour_capture_of_a_grey_film_is_grey() -> None:

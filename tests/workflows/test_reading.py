@@ -118,7 +118,8 @@ def test_only_the_missing_part_is_made(films: list[ScanFile], tmp_path: Path) ->
 @pytest.mark.parametrize(
     "change",
     [
-        {"preparation": Preparation(PrepareConfig(), 48)},
+        {"preparation": Preparation(PrepareConfig(clahe_size=256), 32)},
+        {"preparation": Preparation(PrepareConfig(crop="auto"), 32)},
         {"preparation": Preparation(PrepareConfig(clahe=False), 32)},
         {"channels": 3},
         {"read": ReadConfig(max_megapixels=50)},
@@ -129,6 +130,16 @@ def test_other_settings_are_other_entries(change: dict[str, Any], films: list[Sc
     outcomes(films[:1], cache=cache)
     outcomes(films[:1], cache=cache, **change)
     assert cache.usage().entries == (3 if change.keys() == {"preparation"} else 4)
+
+
+def test_a_second_detector_of_another_size_decodes_nothing_again(films: list[ScanFile], tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 2**30)
+    files = [films[0], *films[2:5], films[6]]
+    outcomes(files, cache=cache)
+    other = Preparation(PrepareConfig(clahe_clip=1.0, clahe_tiles=4), 48)
+    found = outcomes(files, cache=cache, preparation=other, seconds=1e-6)  # no decoder is that fast
+    assert all(same(a, b) for a, b in zip(found, outcomes(files, preparation=other), strict=True))
+    assert all(outcome.prepared is not None for outcome in found)
 
 
 def test_a_copy_under_another_name_is_a_hit_and_no_name_is_kept(films: list[ScanFile], tmp_path: Path) -> None:
@@ -197,7 +208,7 @@ def test_a_bug_is_one_outcome_that_quotes_nothing_of_the_file(
     films: list[ScanFile], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("DEBUG", "anomaly"):
-        (found,) = outcomes(films[:1], preparation=Preparation(PrepareConfig(), 0))  # OpenCV refuses that size
+        (found,) = outcomes(films[:1], preparation=Preparation(PrepareConfig(clahe=False), 0))  # OpenCV refuses it
     assert (found.error or "").startswith("grey.png: met a bug of anomaly (error in prepare/prepare.py, line ")
     assert "Traceback" in caplog.text
 
@@ -293,7 +304,7 @@ def test_the_processes_need_no_torch(films: list[ScanFile]) -> None:
         "from anomaly.workflows.reader_process import main; main()"
     )
     asked = io.BytesIO()
-    wanted = {"seconds": 60, "kinds": ["prepared", "findings"], "prepare": {}, "size": 32, "max_megapixels": 100}
+    wanted = {"seconds": 60, "kinds": ["shrunk", "findings"], "prepare": {}, "size": 32, "max_megapixels": 100}
     for file in (films[0], films[4]):
         told = {"path": str(file.path), "relative": file.relative, "member": None, "channels": 1, "content_sha256": ""}
         send(asked, wanted | told, file.path.read_bytes())
@@ -302,7 +313,7 @@ def test_the_processes_need_no_torch(films: list[ScanFile]) -> None:
     ran = subprocess.run(command, input=asked.getvalue(), capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr
     answers = io.BytesIO(ran.stdout)
-    assert [set(receive(answers)[0]) for _ in range(3)] == [{"ready"}, *[{"prepared", "findings"}] * 2]
+    assert [set(receive(answers)[0]) for _ in range(3)] == [{"ready"}, *[{"shrunk", "findings"}] * 2]
     modules = {name.partition(".")[0] for name in json.loads(listing.read_text())}
     assert "pydicom" in modules
     assert not modules & {"torch", "torchvision", "lightning", "anomalib", "sklearn", "matplotlib", "pandas"}
