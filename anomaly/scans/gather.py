@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from anomaly.errors import DataError
 from anomaly.runs import RECEIPT, read_json
-from anomaly.scans.layouts.base import is_folder
-from anomaly.scans.layouts.names import is_mask_folder, is_picture_folder
+from anomaly.scans.layouts.base import is_folder, stem_of
+from anomaly.scans.layouts.names import (
+    film_of_mask,
+    is_mask_folder,
+    is_picture_folder,
+    label_of_name,
+    split_of_name,
+)
+from anomaly.scans.layouts.pairs import Masks
 from anomaly.scans.magic import HEAD, IMAGE_EXTENSIONS, sniff
 
 
@@ -22,7 +29,8 @@ class Found:
     files: list[str] = field(default_factory=list)
     masks: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    mask_folders: int = 0
+    mask_folders: list[str] = field(default_factory=list)
+    masks_beside: int = 0
     own_results: int = 0
     closed_folders: int = 0
 
@@ -55,8 +63,8 @@ def gather(root: Path) -> Found:
         deeper: list[tuple[str, str, str]] = []
         names = [entry.name for entry in folders]
         for entry in folders:
-            if is_mask_folder(entry.name, names):
-                found.mask_folders += 1
+            if _holds_masks(entry, names):
+                found.mask_folders.append(prefix + entry.name)
                 _gather_masks(entry.path, f"{prefix}{entry.name}/", found)
                 continue
             target = os.path.realpath(entry.path)
@@ -65,9 +73,26 @@ def gather(root: Path) -> Found:
                 entered.add(target)
                 deeper.append((entry.path, f"{prefix}{entry.name}/", target))
         pending.extend(reversed(deeper))
+    beside = _masks_beside_films(found.files)
+    found.files = [path for path in found.files if path not in beside]
+    found.masks += beside
+    found.masks_beside = len(beside)
     for paths in (found.files, found.masks, found.others):
         paths.sort()
     return found
+
+
+def _holds_masks(folder: os.DirEntry[str], beside: Collection[str]) -> bool:
+    if not is_mask_folder(folder.name, beside):
+        return False
+    return is_mask_folder(folder.name, beside, [e.name for e in _entries(folder.path) or () if is_folder(e)])
+
+
+def _masks_beside_films(files: Sequence[str]) -> frozenset[str]:
+    """Return the masks among the files: `a_mask` lies beside `a`; alone it may be anything."""
+    masks = {path: film for path in files if (film := film_of_mask(stem_of(path))) != stem_of(path)}
+    films = {(path.rpartition("/")[0], stem_of(path).lower()) for path in files} if masks else set()
+    return frozenset(path for path, film in masks.items() if (path.rpartition("/")[0], film.lower()) in films)
 
 
 def _gather_masks(folder: str, prefix: str, found: Found) -> None:
@@ -114,20 +139,24 @@ def claims_to_be_image(path: Path) -> bool:
         return False
 
 
-def masks_of(top: Path, inside: Sequence[str]) -> dict[str, Path]:
-    """Return where masks are by their path from the folder of SCANS; those beside a folder called images, too."""
-    masks = {f"{top.name}/{relative}": top / relative for relative in inside}
+def masks_of(top: Path, found: Found) -> Masks:
+    """Return the masks of SCANS by their films; where SCANS is called images, with those of the folders beside it."""
+    masks = {f"{top.name}/{relative}": top / relative for relative in found.masks}
+    folders = {f"{top.name}/{folder}" for folder in found.mask_folders}
     if is_picture_folder(top.name):
         beside = Found()
-        for name in _mask_folders_of(top.parent):
-            _gather_masks(str(top.parent / name), f"{name}/", beside)
+        for entry in _entries(str(top.parent)) or ():
+            if is_folder(entry) and _holds_masks(entry, [top.name]):
+                folders.add(entry.name)
+                _gather_masks(entry.path, f"{entry.name}/", beside)
         masks |= {relative: top.parent / relative for relative in beside.masks}
-    return masks
+    return Masks(masks, folders)
 
 
-def _mask_folders_of(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if is_mask_folder(e.name, beside=("images",)) and is_folder(e))
-    except OSError:
-        return []
+def is_named_as_masks(top: Path, files: Sequence[str]) -> bool:
+    """Tell whether SCANS as a whole looks like masks: `S_masks/train/NORMAL`, or nothing but `a_mask.png` in it."""
+    names = (name for name in reversed(top.parts) if not is_picture_folder(name))
+    named = next((name for name in names if split_of_name(name) is None and label_of_name(name) is None), "")
+    return is_mask_folder(named, inside=("images",)) or (  # of a set, so only the plain words count
+        bool(files) and all(film_of_mask(stem_of(path)) != stem_of(path) for path in files)
+    )

@@ -6,12 +6,18 @@ import csv
 import difflib
 import io
 import os
-from dataclasses import dataclass, field
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from anomaly.errors import DataError
 from anomaly.records import ABNORMAL, NORMAL
 from anomaly.scans.layouts.names import label_of_name, split_of_name
+from anomaly.scans.patients import is_identifier
+
+IN_ARCHIVE = re.compile(r"(.+\.npz)[/\\](train|val|test)[/\\](\d+)", re.IGNORECASE | re.DOTALL)
+"""A picture in a MedMNIST archive: the archive, the split, the number."""
 
 COLUMNS = ("path", "patient", "label", "class", "view", "split", "mask", "boxes")
 _LABELS = {"": None, "0": NORMAL, "0.0": NORMAL, "normal": NORMAL, "1": ABNORMAL, "1.0": ABNORMAL, "abnormal": ABNORMAL}
@@ -45,12 +51,19 @@ def has_path_column(csv_path: Path) -> bool:
     return "path" in (name.strip().strip('"').lower() for name in first.replace(";", ",").split(","))
 
 
+def picture_of(path: str) -> str:
+    """Return a path the one way it is written for a listing: `x.npz/train/1` is `x.npz/train/00001`."""
+    inside = IN_ARCHIVE.fullmatch(path)
+    return f"{inside[1]}/{inside[2].lower()}/{int(inside[3]):05d}" if inside else path
+
+
 def read_manifest(csv_path: Path) -> list[ManifestRow]:
     """Read every row, in order.
 
     Paths are relative to the CSV's folder, or absolute; they may lead out of it and need not exist. `label` is 0, 1,
     normal, abnormal or empty (unknown); without a `label` column a class-like `class` gives it. Of `split`, training
-    and validation mean train and val; any other word is kept. Comma or semicolon, UTF-8 with or without BOM.
+    and validation mean train and val; any other word is kept. A `patient` that names nobody (unknown, nan, 0000) is
+    none. Comma or semicolon, UTF-8 with or without BOM.
 
     Raises:
         DataError: The file is unreadable, empty, not UTF-8, lacks `path`, or a line is wrong (the line is named).
@@ -73,7 +86,7 @@ def read_manifest(csv_path: Path) -> list[ManifestRow]:
                 header = _check_header(csv_path, cells)
                 continue
             row = _read_row(csv_path, reader.line_num, header, cells)
-            key = os.path.normpath(row.path)
+            key = picture_of(os.path.normpath(row.path))
             if key in lines_of:
                 raise DataError(
                     f"{csv_path}, line {row.line}: the path is already on line {lines_of[key]}; remove one of the two"
@@ -84,7 +97,13 @@ def read_manifest(csv_path: Path) -> list[ManifestRow]:
         raise DataError(f"{csv_path}, line {reader.line_num}: not a CSV line ({error}); mend it") from error
     if not rows:
         raise DataError(f"{csv_path}: the manifest has a header and no rows; add one row for each film")
-    return rows
+    patients = {row.patient for row in rows}
+    return [row if _names_someone(row.patient, patients) else replace(row, patient=None) for row in rows]
+
+
+def _names_someone(patient: str | None, patients: Collection[str | None]) -> bool:
+    """Tell whether a patient cell is an id: `unknown` is none, nor is `000`, unless someone counts on to `001`."""
+    return patient is None or is_identifier(patient) or (patient.strip("0") == "" and f"{patient[:-1]}1" in patients)
 
 
 def _read_text(csv_path: Path) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from hashlib import sha256
 from pathlib import Path
 
 from anomaly.errors import DataError
 
-_PLACEHOLDERS = frozenset(
-    {"", "0", "na", "n/a", "none", "null", "unknown", "anon", "anonymous", "anonymized", "anonymised", "removed"}
-)
+_PLACEHOLDER = re.compile(r"0*|x+|na|nan|none|null|anon|removed|(?:anonym|deident|unknown)\D*")
 
 
 def is_identifier(text: str) -> bool:
-    """Tell whether a patient id names anyone: what an anonymiser writes for everybody must not make one group."""
-    return text.strip().lower() not in _PLACEHOLDERS
+    """Tell whether a patient id names anyone: what an anonymiser writes for everybody must not make one group.
+
+    A number tells people apart, so `ANONYM-0012` is an id.
+    """
+    return _PLACEHOLDER.fullmatch(re.sub(r"[\W_]+", "", text).lower()) is None
 
 
 def hash_patient(key: str, salt: bytes | None = None) -> str:

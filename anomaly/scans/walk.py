@@ -13,22 +13,22 @@ from pathlib import Path, PurePosixPath
 
 from anomaly.errors import DataError, ScanError
 from anomaly.records import ScanFile
-from anomaly.scans.gather import Found, claims_to_be_image, gather, masks_of
+from anomaly.scans.gather import Found, claims_to_be_image, gather, is_named_as_masks, masks_of
 from anomaly.scans.layouts.base import Reading, Tree
-from anomaly.scans.layouts.class_folders import by_names, ids_of
+from anomaly.scans.layouts.class_folders import SMALL_VAL, by_names, ids_of, kermany_val
 from anomaly.scans.layouts.medmnist import medmnist_classes
 from anomaly.scans.layouts.names import root_names
-from anomaly.scans.layouts.pairs import Masks, nested_copies
+from anomaly.scans.layouts.pairs import nested_copies
 from anomaly.scans.layouts.recognise import recognise
-from anomaly.scans.manifest import ManifestRow, has_path_column, read_manifest
+from anomaly.scans.manifest import IN_ARCHIVE, ManifestRow, has_path_column, picture_of, read_manifest
 from anomaly.scans.npz import read_labels
 from anomaly.scans.patients import hash_patient, load_salt
 
 _LOOKED_FOR = "DICOM (with or without extension), PNG, JPEG, TIFF and BMP"
 _MOST_NAMED = 8
-_IN_ARCHIVE = re.compile(r"(.+\.npz)[/\\](train|val|test)[/\\](\d+)", re.IGNORECASE | re.DOTALL)
 _IDS_OF_MANIFEST = "the manifest's column patient"
 _COPY = "copy inside a nested root"
+_NAMED_AS_MASKS = "SCANS is named as masks, which are no films; give the folder of the films instead"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +122,18 @@ def _list_found(root: Path, found: Found, rows: dict[str, ManifestRow], notes: S
     closed = f"{_count(found.closed_folders, 'folder')} could not be opened (permissions)"
     if not found.files and not archives:
         saw = _count(len(found.others), "other file") + (f", {closed}" if found.closed_folders else "")
+        if found.mask_folders:
+            saw += f", {_count(len(found.mask_folders), 'folder')} of masks ({found.mask_folders[0]})"
         raise DataError(
             f"{root}: holds no image; looked for {_LOOKED_FOR} and found {saw}; give the folder that holds the films"
         )
     top = Path(os.path.abspath(root))  # noqa: PTH100 (links keep their names)
     known = recognise(Tree(top, found.files, found.masks, found.others))
-    masks = Masks(masks_of(top, found.masks))
+    masks = masks_of(top, found)
     copies = nested_copies(top, found.files)
     files = [file for archive in archives for file in archive.files]
     for relative in found.files:
-        reading = known.read(relative)
+        reading = known.readings[relative]
         file = namer.name(root / relative, relative, reading)
         mask = reading.mask or masks.of(f"{top.name}/{relative}")
         aside = _COPY if relative in copies else reading.set_aside
@@ -139,11 +141,15 @@ def _list_found(root: Path, found: Found, rows: dict[str, ManifestRow], notes: S
     by_manifest = any(row.patient for row in rows.values())
     files = [namer.annotate(file, rows.pop(file.relative, None)) for file in files]
     if archives:
-        files.sort(key=lambda file: file.relative)
+        files.sort(key=_in_order)
     if rows:
         notes.append(f"{_count(len(rows), 'row')} of manifest.csv name no file found here")
     if found.mask_folders:
-        notes.append(f"{_count(found.mask_folders, 'folder')} of masks passed over")
+        notes.append(f"{_count(len(found.mask_folders), 'folder')} of masks passed over")
+    if found.masks_beside:
+        notes.append(f"{_count(found.masks_beside, 'mask')} beside a film passed over")
+    if is_named_as_masks(top, found.files):
+        notes.append(_NAMED_AS_MASKS)
     if found.own_results:
         notes.append(f"{_count(found.own_results, 'folder')} of this tool's own results passed over")
     if found.closed_folders:
@@ -168,14 +174,18 @@ def _list_manifest(csv_path: Path) -> Listing:
     above = _names_above(root)
     files = []
     rows = read_manifest(csv_path)
-    for row in rows:
-        relative = _relative(row.path, root)
-        file = namer.name(row.path, relative, by_names(above, relative))
-        inside = _IN_ARCHIVE.fullmatch(str(row.path))
+    paths = [_relative(row.path, root) for row in rows]
+    is_own_split = len(kermany_val(above, paths)) > SMALL_VAL
+    for row, relative in zip(rows, paths, strict=True):
+        file = namer.name(row.path, relative, by_names(above, relative, is_own_split=is_own_split))
+        inside = IN_ARCHIVE.fullmatch(str(row.path))
         if inside:
-            file = replace(file, path=Path(inside[1]), member=f"{inside[2]}/{int(inside[3])}")
+            file = replace(file, path=Path(inside[1]), member=f"{inside[2].lower()}/{int(inside[3])}")
         files.append(namer.annotate(file, row))
-    scopes = [ids_of(file.relative for file in files), _IDS_OF_MANIFEST if any(row.patient for row in rows) else None]
+    scopes = [
+        ids_of(paths, is_own_split=is_own_split),
+        _IDS_OF_MANIFEST if any(row.patient for row in rows) else None,
+    ]
     return Listing(
         root,
         tuple(files),
@@ -270,17 +280,14 @@ class _Namer:
         )
 
     def annotate(self, file: ScanFile, row: ManifestRow | None) -> ScanFile:
-        """Let a manifest's row overrule what the layout says, where it speaks."""
+        """Let a manifest's row overrule what the layout says, where it speaks; label and class go together."""
         if row is None:
             return file
         if row.labelled:
-            agrees = row.label == file.label
-            file = replace(
-                file,
-                label=row.label,
-                label_source=None if row.label is None else "manifest",
-                class_name=file.class_name if agrees or file.label is None else None,
-            )
+            source = None if row.label is None else "manifest"
+            file = replace(file, label=row.label, label_source=source, class_name=None)
+        elif row.class_name is not None and row.class_name.lower() != (file.class_name or "").lower():
+            file = replace(file, label=None, label_source=None)
         return replace(
             file,
             class_name=row.class_name or file.class_name,
@@ -304,9 +311,14 @@ class _Namer:
 def _relative(path: Path, root: Path) -> str:
     """Return `path` as posix, relative to `root` where that is possible."""
     try:
-        return Path(os.path.relpath(path, root)).as_posix()
+        return picture_of(Path(os.path.relpath(path, root)).as_posix())
     except ValueError:  # another Windows drive
-        return path.as_posix()
+        return picture_of(path.as_posix())
+
+
+def _in_order(file: ScanFile) -> str:
+    """Return what files are sorted by: their path, a picture's number in an archive in figures of one width."""
+    return file.relative if file.member is None else re.sub(r"\d+$", lambda n: n[0].zfill(12), file.relative)
 
 
 def _count(number: int, noun: str) -> str:

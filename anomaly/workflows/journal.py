@@ -11,6 +11,7 @@ from typing import Any
 from anomaly.errors import OutputError
 
 JOURNAL = "journal.jsonl"
+_GONE = "forgotten"
 
 
 def read_journal(folder: Path) -> dict[str, dict[str, Any]]:
@@ -27,7 +28,7 @@ def read_journal(folder: Path) -> dict[str, dict[str, Any]]:
             continue
         if isinstance(entry, dict) and "scan_id" in entry:
             entries[entry["scan_id"]] = entry
-    return entries
+    return {scan_id: entry for scan_id, entry in entries.items() if not entry.get(_GONE)}
 
 
 class Journal:
@@ -46,6 +47,16 @@ class Journal:
             if self._good < len(data):
                 os.truncate(self.path, self._good)
         self.entries = read_journal(folder)
+
+    def forget(self, scan_ids: Sequence[str]) -> None:
+        """Take back what is said of scans, for later runs too: what was drawn of them is about to be removed.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        self.append([{"scan_id": scan_id, _GONE: True} for scan_id in scan_ids])
+        for scan_id in scan_ids:
+            del self.entries[scan_id]
 
     def append(self, entries: Sequence[dict[str, Any]]) -> None:
         """Add finished scans and see them onto the disk.

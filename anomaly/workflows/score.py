@@ -262,13 +262,15 @@ def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[in
     """Drop what an earlier run says of files that failed, are gone or no longer the same; and what rested on it."""
     for derived in (EVALUATION, "evaluation.md", "report.html"):
         (output / derived).unlink(missing_ok=True)
-    for scan_id, entry in list(journal.entries.items()):
-        if scan_id not in stamps:  # away for now: its line and its pictures wait for it
-            del journal.entries[scan_id]
-        elif entry["status"] == FAILED or entry.get("stamp") != stamps[scan_id]:
-            del journal.entries[scan_id]  # its line stays in the file; a new one overrules it
-            for picture in (output / "panels" / f"{scan_id}.npz", output / "heatmaps" / f"{scan_id}.png"):
-                picture.unlink(missing_ok=True)
+    stale = [
+        scan_id
+        for scan_id, entry in journal.entries.items()
+        if entry["status"] == FAILED or scan_id not in stamps or entry.get("stamp") != stamps[scan_id]
+    ]
+    journal.forget(stale)
+    for scan_id in stale:
+        for picture in (output / "panels" / f"{scan_id}.npz", output / "heatmaps" / f"{scan_id}.png"):
+            picture.unlink(missing_ok=True)
 
 
 def _same_work(output: Path, model_hash: str, hash_paths: bool, split: str | None) -> None:

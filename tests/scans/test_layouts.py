@@ -48,6 +48,7 @@ KERMANY = Set(
         "train/NORMAL/IM-0115-0001.jpeg": (0, "NORMAL", "train"),
         "train/NORMAL/IM-0115-0002.jpeg": (0, "NORMAL", "train"),
         "train/NORMAL/NORMAL2-IM-0115-0001.jpeg": (0, "NORMAL", "train"),
+        "train/NORMAL/NORMAL2-IM-1427-0002.jpeg": (0, "NORMAL", "train"),
         "train/PNEUMONIA/person1_bacteria_1.jpeg": (1, "PNEUMONIA", "train"),
         "train/PNEUMONIA/person1_virus_6.jpeg": (1, "PNEUMONIA", "train"),
         "test/NORMAL/IM-0115-0001.jpeg": (0, "NORMAL", "test"),
@@ -60,7 +61,7 @@ KERMANY = Set(
         ("train/PNEUMONIA/person1_bacteria_1.jpeg", "train/PNEUMONIA/person1_virus_6.jpeg"),
         ("test/NORMAL/IM-0115-0001.jpeg",),
         ("test/PNEUMONIA/person1_virus_6.jpeg",),
-        ("val/NORMAL/NORMAL2-IM-1427-0001.jpeg",),
+        ("train/NORMAL/NORMAL2-IM-1427-0002.jpeg", "val/NORMAL/NORMAL2-IM-1427-0001.jpeg"),
     ),
     aside=("val/NORMAL/NORMAL2-IM-1427-0001.jpeg",),
     part="train/NORMAL",
@@ -373,7 +374,7 @@ def test_two_sets_in_one_folder_keep_apart(tmp_path: Path) -> None:
     [
         (COVID, ["confounded", "no external test"]),
         (HAM, ["nv", "non-commercial", "channels=3"]),
-        (KERMANY, ["1 file set aside", "16 images"]),
+        (KERMANY, ["1 file set aside", "1 of at most 16 images"]),
         (CLASSES, ["akiec", "manifest.csv"]),
         (CHEXPERT, ["-1"]),
     ],
@@ -399,7 +400,21 @@ def test_kermanys_kinds_of_pneumonia_are_kept_beside_the_class(tmp_path: Path) -
 def test_a_val_of_more_than_16_images_is_used(tmp_path: Path) -> None:
     lay_out(KERMANY, tmp_path)
     put(tmp_path, *(f"val/PNEUMONIA/person{i}_virus_1.jpeg" for i in range(16)))
-    assert not any(file.set_aside for file in list_scans(tmp_path).files)
+    listing = list_scans(tmp_path)
+    assert not any(file.set_aside for file in listing.files)
+    assert "not the published one" in str(listing.patient_scope)
+    patients = {file.relative: file.patient for file in listing.files}
+    torn = [f"{split}/PNEUMONIA/person1_virus_{n}.jpeg" for split, n in (("train", 6), ("test", 6), ("val", 1))]
+    assert len({patients[name] for name in torn}) == 1
+    put(tmp_path, "list.csv", content="\n".join(["path", *patients]).encode())
+    assert {file.relative: file.patient for file in list_scans(tmp_path / "list.csv").files} == patients
+    put(tmp_path / "mixed", *patients, *(f"train/NORMAL/own-{i}.png" for i in range(9)))
+    mixed = list_scans(tmp_path / "mixed")
+    assert {file.relative: file.patient for file in mixed.files}.items() >= patients.items()
+    assert "not the published one" in str(mixed.patient_scope)
+    for part in ("train", "test/PNEUMONIA", "val"):
+        alone = list_scans(tmp_path / part)
+        assert {f"{part}/{file.relative}": file.patient for file in alone.files}.items() <= patients.items()
 
 
 def test_without_the_class_table_rsnas_normals_are_not_known(tmp_path: Path) -> None:
@@ -441,6 +456,10 @@ def test_a_table_that_lacks_a_column_stops(tmp_path: Path) -> None:
         (["2021/a.png", "2022/b.png"], {}, None),
         (["site/a.png", "b.png"], {}, None),
         (["one/a.png"], {}, None),
+        (["SMITH_JOHN/CXR0.png", "DOE_JANE/CXR0.png"], {}, None),
+        (["train/SMITH_JOHN/CXR0.png", "test/DOE_JANE/CXR0.png"], {}, None),
+        (["horos/IM-0001-0001.png", "horos/IM-0002-0001.png"], {}, None),
+        (["COVID/COVID (1).png", "NORMAL/NORMAL (2).png"], {}, "class folders"),
     ],
 )
 def test_what_only_looks_like_a_set_is_not_taken_for_it(
@@ -453,6 +472,63 @@ def test_what_only_looks_like_a_set_is_not_taken_for_it(
     assert {file.relative for file in listing.files} == set(films)
     if tables:  # a table above SCANS speaks for no one else's films either
         assert list_scans(tmp_path / "films" / films[0].partition("/")[0]).layout is None
+
+
+@pytest.mark.parametrize(
+    "known", [s for s in SETS.values() if s is not CLASSES], ids=[k for k in SETS if k != "classes"]
+)
+def test_class_folders_inside_a_set_keep_their_labels(tmp_path: Path, known: Set) -> None:
+    lay_out(known, tmp_path)
+    before = {file.relative: facts(file) for file in list_scans(tmp_path).files}
+    if known in (BMAD, COVID, OLD_COVID, KERMANY, MENDELEY, NLM):  # known by nine names in ten
+        copies = [f"more{i}/{path}" for i in range(9) for path in known.films]
+        put(tmp_path, *copies)
+        before |= {file.relative: facts(file) for file in list_scans(tmp_path).files}
+    listing = list_scans(put(tmp_path, "hospital/NORMAL/h1.png", "hospital/PNEUMONIA/h2.png"))
+    assert known.title in str(listing.layout)
+    found = {file.relative: facts(file) for file in listing.files}
+    assert found.pop("hospital/NORMAL/h1.png") == (0, "NORMAL", None, None, None, "folder")
+    assert found.pop("hospital/PNEUMONIA/h2.png") == (1, "PNEUMONIA", None, None, None, "folder")
+    assert found == before
+
+
+def test_a_set_may_be_one_folder_of_films_and_nothing_else(tmp_path: Path) -> None:
+    listing = list_scans(put(tmp_path, "several/montgomery/MCUCXR_0001_1.png", "several/mine/a.png", "b.png"))
+    found = {file.relative: (file.label, file.patient is not None) for file in listing.files}
+    assert found["several/montgomery/MCUCXR_0001_1.png"] == (1, True)
+    assert {found["several/mine/a.png"], found["b.png"]} == {(None, False)}
+
+
+def test_two_folders_of_the_covid_database_are_enough(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{name}/{kind}/{name}-7.png" for name in ("COVID", "Normal") for kind in ("images", "masks")))
+    listing = list_scans(tmp_path)
+    assert "COVID-19 Radiography" in str(listing.layout)
+    assert any("confounded" in note for note in listing.notes)
+
+
+def test_chexpert_at_full_resolution_lies_in_batches(tmp_path: Path) -> None:
+    films, tables = "CheXpert-v1.0 batch 2 (train 1)", "CheXpert-v1.0 batch 1 (validate & csv)"
+    for name, text in CHEXPERT.tables.items():
+        put(tmp_path, f"{tables}/{name}", content=text.replace("-small", "").encode())
+    put(tmp_path, *(f"{films}/{path.removeprefix('train/')}" for path in CHEXPERT.films if path.startswith("train")))
+    put(tmp_path, f"{tables}/valid/patient64541/study1/view1_frontal.jpg")
+    put(tmp_path, f"{films}/patient00003/study1/view1_frontal.jpg", "hospital/NORMAL/x.png")
+    listing = list_scans(tmp_path)
+    found = {file.relative: (file.label, file.split, file.patient is not None) for file in listing.files}
+    assert found == {
+        "hospital/NORMAL/x.png": (0, None, False),
+        f"{tables}/valid/patient64541/study1/view1_frontal.jpg": (0, "val", True),
+        f"{films}/patient00001/study1/view1_frontal.jpg": (0, "train", True),
+        f"{films}/patient00001/study2/view1_lateral.jpg": (1, "train", True),
+        f"{films}/patient00002/study1/view1_frontal.jpg": (None, "train", True),
+        f"{films}/patient00003/study1/view1_frontal.jpg": (None, None, True),
+    }
+    assert any("1 of its films are in none of its tables" in note for note in listing.notes)
+    alone = {f"{films}/{file.relative}": facts(file) for file in list_scans(tmp_path / films).files}
+    assert alone.items() <= {file.relative: facts(file) for file in listing.files}.items()
+    for file in (tmp_path / tables).glob("*.csv"):
+        file.unlink()
+    assert len({file.patient for file in list_scans(tmp_path / films).files}) == 3  # the folder tells, always
 
 
 @each_set
@@ -485,7 +561,7 @@ def test_copies_in_a_nested_root_are_set_aside(tmp_path: Path) -> None:
         names = ("IM-0115-0001", "IM-0999-0001")
         assert kept == {f"{prefix}chest_xray/train/NORMAL/{name}.jpeg" for name in names}
         assert len(listing.files) == 2 * len(KERMANY.films) + 1
-        assert any(note.startswith("7 files set aside") and "nested root" in note for note in listing.notes)
+        assert any(note.startswith("8 files set aside") and "nested root" in note for note in listing.notes)
     patients = {file.relative: file.patient for file in list_scans(root).files}
     assert patients["test/NORMAL/IM-0115-0001.jpeg"] == patients["chest_xray/test/NORMAL/IM-0115-0001.jpeg"]
 

@@ -74,12 +74,12 @@ def test_labels(
 
 def test_a_manifest_labels_members(tmp_path: Path) -> None:
     save(tmp_path / "octmnist.npz", column(3, 0))
-    (tmp_path / "manifest.csv").write_text("path,label\noctmnist.npz/val/00001,1\noctmnist.npz/val/00000,0\n")
+    (tmp_path / "manifest.csv").write_text("path,label\noctmnist.npz/val/1,1\noctmnist.npz/val/00000,0\n")
     files = by_name(tmp_path)
     found = [
         (files[f"octmnist.npz/val/{i:05d}"].label, files[f"octmnist.npz/val/{i:05d}"].class_name) for i in range(3)
     ]
-    assert found == [(0, "3"), (1, "0"), (None, "3")]
+    assert found == [(0, None), (1, None), (None, "3")]
     first, second = list_scans((tmp_path / "manifest.csv").rename(tmp_path / "mine.csv")).files
     assert first == replace(files["octmnist.npz/val/00001"], class_name=None)
     np.testing.assert_array_equal(np.rint(read_scan(second).pixels * 255), PICTURES["val"][0])
@@ -92,6 +92,13 @@ def test_only_the_pictures_own_bytes_are_passed_on_and_decoded(tmp_path: Path) -
     assert data != file_bytes(by_name(file.path)["pneumoniamnist.npz/test/00002"])
     file.path.unlink()
     np.testing.assert_array_equal(np.rint(decode_scan(file, data).pixels * 255), PICTURES["test"][3])
+
+
+def test_more_than_100_000_pictures_stay_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomaly.scans.walk.read_labels", lambda _path: {"train": np.zeros((100_002, 1), np.int64)})
+    (tmp_path / "tissuemnist.npz").write_bytes(b"")
+    numbers = [int(file.relative.rpartition("/")[2]) for file in list_scans(tmp_path).files]
+    assert numbers == list(range(100_002))
 
 
 def test_colour_pictures(tmp_path: Path) -> None:

@@ -112,6 +112,39 @@ def test_class_column_labels_when_there_is_no_label_column(folder: Path) -> None
     assert [row.label for row in rows] == [0, 1, None]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("path,class\nNORMAL/c.png,weird\n", (None, "weird", None)),
+        ("path,class\nNORMAL/c.png,normal\n", (0, "normal", "manifest")),
+        ("path,class\nNORMAL/c.png,\n", (0, "NORMAL", "folder")),
+        ("path,label\nNORMAL/c.png,0\n", (0, None, "manifest")),
+        ("path,label,class\nNORMAL/c.png,0,clear\n", (0, "clear", "manifest")),
+    ],
+)
+def test_label_and_class_come_from_the_manifest_together(
+    folder: Path, text: str, found: tuple[int | None, str | None, str | None]
+) -> None:
+    (file,) = list_scans(write(folder, text)).files
+    assert (file.label, file.class_name, file.label_source) == found
+
+
+@pytest.mark.parametrize(
+    ("cells", "kept"),
+    [
+        (["unknown", "NaN", "-", "Anonymous^Patient", "DEIDENTIFIED", "De-identified", "XXX", "n/a", "0000"], []),
+        (["0000", "1234567"], ["1234567"]),
+        (["0", "1", "2"], ["0", "1", "2"]),
+        (["000", "001", "unknown"], ["000", "001"]),
+        (["ANONYM-0012", "Xavier", "P0"], ["ANONYM-0012", "Xavier", "P0"]),
+    ],
+)
+def test_patients_that_name_nobody_are_no_group(folder: Path, cells: list[str], kept: list[str]) -> None:
+    rows = read_manifest(write(folder, "path,patient\n" + "".join(f"{i}.png,{c}\n" for i, c in enumerate(cells))))
+    assert [row.patient for row in rows if row.patient] == kept
+    assert len(rows) == len(cells)
+
+
 def test_folder_labels_hold_when_the_manifest_is_silent(folder: Path) -> None:
     (file,) = list_scans(write(folder, "path\nNORMAL/c.png\n")).files
     assert (file.label, file.class_name, file.label_source) == (0, "NORMAL", "folder")
@@ -127,6 +160,7 @@ def test_folder_labels_hold_when_the_manifest_is_silent(folder: Path) -> None:
         ("x,y\n1,2\n", ["no column 'path'", "x, y"]),
         ("path,label\na.png,1\nb.png,maybe\n", ["line 3", "maybe", "normal"]),
         ("path,label\na.png,1\n\n./a.png,0\n", ["line 4", "line 2"]),
+        ("path\nx.npz/train/1\nx.npz/train/00001\n", ["line 3", "line 2"]),
         ("path,label\n,1\n", ["line 2", "empty"]),
         ("path,label\na.png,1,2\n", ["line 2", "3 values"]),
         ("path,label,label\na.png,1,2\n", ["label", "twice"]),
@@ -178,16 +212,17 @@ def test_a_manifest_overrules_the_set_where_it_speaks(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(PNG)
     before = {file.relative: file for file in list_scans(tmp_path).files}
-    rows = [f"{names[0]}.jpeg,1,nodule,P1,,61", f"{names[1]}.jpeg,1,,,Test,", f"{names[2]}.jpeg,,,,train,"]
+    rows = [f"{names[0]}.jpeg,1,nodule,P1,,61", f"{names[1]}.jpeg,1,,,Test,", f"{names[2]}.jpeg,,,nan,train,"]
     write(tmp_path, "path,label,class,patient,split,age\n" + "\n".join(rows), "manifest.csv")
     listing = list_scans(tmp_path)
     first, second, third = (file for name in names for file in listing.files if file.relative == f"{name}.jpeg")
     assert (first.label, first.class_name, first.patient) == (1, "nodule", hash_patient("P1"))
     assert (first.split, first.label_source) == ("train", "manifest")
-    assert (second.class_name, second.split, second.extra) == ("PNEUMONIA", "test", {"kind": "virus", "age": ""})
+    assert (second.class_name, second.split, second.extra) == (None, "test", {"kind": "virus", "age": ""})
     assert second.patient == before[second.relative].patient is not None
     assert before[third.relative].set_aside is not None
     assert (third.label, third.split, third.set_aside) == (None, "train", None)
+    assert third.patient == before[third.relative].patient is not None
     assert listing.patient_scope is not None
     assert "manifest" in listing.patient_scope
 

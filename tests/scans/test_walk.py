@@ -69,8 +69,55 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
     assert any("5 folders of masks" in note for note in listing.notes)
 
 
-def test_a_root_called_masks_is_walked(tmp_path: Path) -> None:
-    assert names(put(tmp_path / "masks", "a.png")) == ["a.png"]
+@pytest.mark.parametrize(
+    ("root", "name", "noted"),
+    [
+        ("masks", "a.png", True),
+        ("films_lung_masks", "train/NORMAL/a.png", True),
+        ("films_lung_masks/train/NORMAL", "a.png", True),
+        ("films", "a_mask.png", True),
+        ("films", "a.png", False),
+        ("Lung_Segmentation", "train/a.png", False),
+        ("no_mask", "a.png", False),
+    ],
+)
+def test_a_root_called_masks_is_walked_with_a_word(tmp_path: Path, root: str, name: str, noted: bool) -> None:
+    listing = list_scans(put(tmp_path / root, name))
+    assert [file.relative for file in listing.files] == [name]
+    assert any("SCANS is named as masks" in note for note in listing.notes) == noted
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("Lung Segmentation/CXR_png", "Lung Segmentation/test", "Chest segmentation/images", "my_segmentation/images"),
+        *("no_mask", "with_mask", "Without-Mask", "mask_wearers", "segmentation/train/NORMAL"),
+    ],
+)
+def test_films_in_folders_that_only_sound_like_masks(tmp_path: Path, folder: str) -> None:
+    put(tmp_path, f"{folder}/a.png", "Lung Segmentation/masks/b.png")
+    assert names(tmp_path) == [f"{folder}/a.png"]
+
+
+@pytest.mark.parametrize("folder", ["mask_png", "Masks_left", "lung_segmentations", "segmentation/NORMAL"])
+def test_masks_beside_images(tmp_path: Path, folder: str) -> None:
+    put(tmp_path, "images/a.png", "images/NORMAL/a.png", f"{folder}/a.png")
+    assert names(tmp_path) == ["images/NORMAL/a.png", "images/a.png"]
+
+
+def test_masks_beside_their_films(tmp_path: Path) -> None:
+    put(tmp_path, "x/a0.png", "x/a0_mask.png", "x/b.jpg", "x/mask_b.png", "x/c.png", "x/C_segmentation.png")
+    put(tmp_path, "x/lone_mask.png", "y/a0_mask.png")
+    listing = list_scans(tmp_path)
+    masks = {file.relative: file.mask and file.mask.name for file in listing.files}
+    own = {"x/a0.png": "a0_mask.png", "x/b.jpg": "mask_b.png", "x/c.png": "C_segmentation.png"}
+    assert masks == {**own, "x/lone_mask.png": None, "y/a0_mask.png": None}
+    assert any("3 masks beside" in note for note in listing.notes)
+
+
+def test_films_in_mask_folders_alone_are_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no image.*1 folder of masks \(x/masks\)"):
+        list_scans(put(tmp_path, "x/masks/a.png"))
 
 
 def test_directory_named_like_an_image_is_walked(tmp_path: Path) -> None:
@@ -235,7 +282,35 @@ def test_kermany_patients(tmp_path: Path, first: str, second: str, same: bool) -
 
 def test_names_that_only_resemble_kermany_have_no_patient() -> None:
     for stem in ("IM-0115", "xIM-0115-0001", "IM-0115-0001 copy", "person1", "person1_other_2", "film"):
-        assert patient_key(stem, "train") is None
+        assert patient_key(f"{stem}.png", "train") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("IM-0001-0001.jpeg", "kermany/train/IM/1"),
+        ("IM-0001-0001.dcm", None),
+        ("IM-0001-0001", None),
+        ("person1_virus_6.dicom", None),
+        ("00030805_001.png", "nih//30805"),
+        ("20230110_001.png", None),
+    ],
+)
+def test_a_file_name_gives_a_patient_only_where_it_must_be_the_sets(name: str, key: str | None) -> None:
+    assert patient_key(name, "train") == key
+
+
+@pytest.mark.parametrize("name", ["IM-0001-0001.dcm", "IM-0001-0001"])
+@pytest.mark.parametrize("folder", ["horos", "horos/NORMAL"])
+def test_first_films_of_horos_are_of_as_many_patients(tmp_path: Path, folder: str, name: str) -> None:
+    for number in range(4):
+        path = tmp_path / folder / f"P{number:02d}" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_dicom(path, FILM.astype(np.uint16), bits=8, patient=f"patient {number}", spacing_mm=0.2)
+    put(tmp_path, "dev/NORMAL/IM-0002-0001.jpeg", "dev/PNEUMONIA/person1_virus_6.jpeg")
+    listing = list_scans(tmp_path / "horos")
+    assert listing.layout is None
+    assert {read_scan(file).patient for file in listing.files} == {hash_patient(f"patient {n}") for n in range(4)}
 
 
 def test_salt_is_made_once_kept_private_and_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def test_unlabelled_with_the_flag_is_declared_normal_in_the_receipt(unlabelled: 
     assert ran.code == 0, ran.err
     assert "declared normal" in str(receipt(tmp_path / "run")["normal"])
     summary = json.loads(ran.out)
-    assert (summary["trained"], summary["held_out"], summary["left_out"]) == (10, 8, 0)
+    assert (summary["trained"], summary["held_out"], summary["left_out"]) == (10, 8, {})
 
 
 def test_too_few_normals_says_how_many(unlabelled: Path, tmp_path: Path) -> None:

@@ -266,6 +266,9 @@ def test_resume_scores_what_is_new_or_changed_and_drops_what_is_gone(few: Path, 
     assert anomaly("score", films, "-m", model, "-o", tmp_path / "afresh").code == 0
     assert (out / "scores.csv").read_bytes() == (tmp_path / "afresh/scores.csv").read_bytes()
     assert {p.name for p in (out / "heatmaps").iterdir()} == {p.name for p in (tmp_path / "afresh/heatmaps").iterdir()}
+    (films / two.name).write_bytes((few / two.name).read_bytes())  # back again: scored again, and drawn
+    assert anomaly(*args, "--resume").code == 0
+    assert all((out / row["heatmap"]).is_file() for row in table(out).values())
 
 
 def test_resume_tries_again_what_failed(few: Path, model: Path, tmp_path: Path) -> None:

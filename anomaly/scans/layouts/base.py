@@ -40,11 +40,12 @@ class Layout:
     """A set as it lies on disk.
 
     `title` names it, None if it is none that is known; `ids` says in a sentence what the patient ids are and where they
-    hold; `notes` are warnings, in sentences; `read` takes a posix path relative to the place.
+    hold; `notes` are warnings, in sentences; `read` takes a posix path relative to the place and returns None for a
+    file that is none of the set's.
     """
 
     title: str | None
-    read: Callable[[str], Reading]
+    read: Callable[[str], Reading | None]
     ids: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -101,10 +102,6 @@ class Place:
         """Return the names of what is inside one of this place's folders, sorted."""
         return sorted(entry.name for entry in self._entries_in(name))
 
-    def relative(self, path: str) -> str:
-        """Return a path relative to SCANS, which lies in this place, as relative to it."""
-        return self.down + path[len(self.inside) :]
-
     def _entries_in(self, name: str) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self.path / self.folders[name]) as entries:
@@ -140,8 +137,13 @@ def share(paths: Sequence[str], holds: Callable[[str], bool]) -> float:
 
 def stem_of(path: str) -> str:
     """Return the file name of a posix path without its extension."""
-    name = path.rpartition("/")[2]
+    name = name_of(path)
     return name.rpartition(".")[0] or name
+
+
+def name_of(path: str) -> str:
+    """Return the file name of a posix path."""
+    return path.rpartition("/")[2]
 
 
 def folders_of(path: str) -> list[str]:

@@ -17,7 +17,7 @@ def bmad(place: Place) -> Layout | None:
     held_out = [name for name in ("test", "valid", "val") if name in place.folders]
     if "good" not in place.folders_in("train") or not any("ungood" in place.folders_in(name) for name in held_out):
         return None
-    if share(place.images, lambda path: _read(path).label is not None) < 0.9:
+    if share(place.images, lambda path: _read(path) is not None) < 0.9:
         return None
     return Layout(
         "BMAD",
@@ -26,14 +26,16 @@ def bmad(place: Place) -> Layout | None:
     )
 
 
-def _read(relative: str) -> Reading:
+def _read(relative: str) -> Reading | None:
     folders = folders_of(relative)
     name = next((name for name in reversed(folders) if name.lower() in _CLASSES), None)
+    if name is None:
+        return None
     stem = stem_of(relative)
     return Reading(
-        label=None if name is None else label_of_name(name),
+        label=label_of_name(name),
         class_name=name,
-        source=None if name is None else FOLDER,
+        source=FOLDER,
         patient=stem if UUID.fullmatch(stem) else None,
         split=split_of_folders(folders),
     )

@@ -12,7 +12,9 @@ from anomaly.scans.layouts.names import label_of_name
 
 _CLASSES = frozenset({"covid", "covid19", "lungopacity", "normal", "viralpneumonia"})
 _TELLING = frozenset({"normal", "viralpneumonia"})
-_STEM = re.compile(r"(?:covid(?:-?19)?|lung[_ ]opacity|normal|viral[_ ]pneumonia)[- ]?\(?\d+\)?", re.IGNORECASE)
+_CLASS = r"(?:covid(?:-?19)?|lung[_ ]opacity|normal|viral[_ ]pneumonia)"
+_STEM = re.compile(rf"{_CLASS}[- ]?\(?\d+\)?", re.IGNORECASE)
+_NEW_STEM = re.compile(rf"{_CLASS}-\d+", re.IGNORECASE)
 _NOTES = (
     "the classes are confounded: Normal is 8,851 adults of RSNA and 1,341 children of Kermany, Viral Pneumonia is "
     "Kermany and Lung_Opacity is RSNA, so source and age tell Normal from COVID and Viral Pneumonia without any "
@@ -22,11 +24,10 @@ _NOTES = (
 
 
 def covid_radiography(place: Place) -> Layout | None:
-    """Recognise it by the four class folders together and the numbered file names."""
-    plain = {_plain(name) for name in place.folders}
-    if not plain >= _TELLING or not plain & {"covid", "covid19"}:
-        return None
-    if share(place.images, _belongs) < 0.9:
+    """Recognise it by the class folders and the numbered file names: any two folders, if the files are `Normal-7`."""
+    plain = {_plain(name) for name in place.folders} & _CLASSES
+    complete = plain >= _TELLING and plain & {"covid", "covid19"}
+    if len(plain) < 2 or share(place.images, _belongs if complete else _belongs_for_sure) < 0.9:
         return None
     return Layout(
         "COVID-19 Radiography Database",
@@ -48,6 +49,10 @@ def _belongs(relative: str) -> bool:
     return _class_folder(relative) is not None and _STEM.fullmatch(stem_of(relative)) is not None
 
 
-def _read(relative: str) -> Reading:
-    name = _class_folder(relative)
-    return Reading() if name is None else Reading(label=label_of_name(name), class_name=name, source=FOLDER)
+def _belongs_for_sure(relative: str) -> bool:
+    return _class_folder(relative) is not None and _NEW_STEM.fullmatch(stem_of(relative)) is not None
+
+
+def _read(relative: str) -> Reading | None:
+    name = _class_folder(relative) if _belongs(relative) else None
+    return None if name is None else Reading(label=label_of_name(name), class_name=name, source=FOLDER)

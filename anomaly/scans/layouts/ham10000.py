@@ -26,9 +26,11 @@ def ham10000(place: Place) -> Layout | None:
         return None
     masks = place.masks()
 
-    def read(relative: str) -> Reading:
+    def read(relative: str) -> Reading | None:
         stem = stem_of(relative).lower()
-        lesion, dx = rows.get(stem, ("", ""))
+        if stem not in rows:
+            return None
+        lesion, dx = rows[stem]
         return Reading(
             label=None if not dx else NORMAL if dx.lower() == "nv" else ABNORMAL,
             class_name=dx or None,

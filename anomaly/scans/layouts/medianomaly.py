@@ -28,13 +28,15 @@ def medianomaly(place: Place) -> Layout | None:
     if not rows or share(place.images, lambda path: _name(path) in rows) < 0.5:
         return None
 
-    def read(relative: str) -> Reading:
-        split, label = rows.get(_name(relative), (None, None))
+    def read(relative: str) -> Reading | None:
+        if _name(relative) not in rows:
+            return None
+        split, label = rows[_name(relative)]
         stem = stem_of(relative)
         return Reading(
             label=label,
-            class_name=None if label is None else "normal" if label == NORMAL else "abnormal",
-            source=None if label is None else "data.json",
+            class_name="normal" if label == NORMAL else "abnormal",
+            source="data.json",
             patient=stem if UUID.fullmatch(stem) else None,
             split=split,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from anomaly.records import ABNORMAL, NORMAL
 
@@ -24,20 +24,25 @@ _SPLITS = {
     "dev": "dev",
 }
 _PICTURE_FOLDERS = frozenset({"images", "img", "image", "cxr_png"})
-_MASK_FOLDER = re.compile(
-    r"(?:.*[_\- ])?(?:(?:manual|left|right|lung)?masks?|segmentations?(?:_lesion_\w+)?)|ground[_\- ]?truth",
-    re.IGNORECASE,
-)
-_MASKS_BESIDE_PICTURES = frozenset({"label", "labels"})
-_MASK_ENDING = re.compile(r"[_\- ](?:mask|segmentation)$", re.IGNORECASE)
+_MASK_FOLDER = re.compile(r"(?:.*[_\- ])?(?:manual|left|right|lung)?masks?|ground[_\- ]?truth", re.IGNORECASE)
+_NO_MASK_FOLDER = re.compile(r"(?:.*[_\- ])?(?:no|with|without)[_\- ]?masks?(?:[_\- ].*)?", re.IGNORECASE)
+_SEGMENTATIONS = re.compile(r"(?:.*[_\-])?segmentations?(?:_lesion_\w+)?", re.IGNORECASE)
+_MASKS_BESIDE_PICTURES = re.compile(r"labels?|(?:.*[_\- ])?masks?[_\- ].*", re.IGNORECASE)
+_MASK_STEM = re.compile(r"(?P<film>.+)[_\- ](?:mask|segmentation)|mask[_\- ](?P<after>.+)", re.IGNORECASE)
+
+_KERMANY, _NIH = "kermany", "nih"
+_KERMANY_FILES = (".jpeg", ".jpg", ".png")
+"""Kermany is JPEG, perhaps converted; in DICOM, IM-0001-0001 is what OsiriX and Horos call anyone's first film."""
 
 _PATIENTS: tuple[tuple[re.Pattern[str], str, bool], ...] = (
-    (re.compile(r"(?P<series>(?:NORMAL2-)?IM)-(?P<number>\d{4})-\d{4}(?:-\d{4})?", re.IGNORECASE), "kermany", True),
-    (re.compile(r"(?P<series>person)(?P<number>\d+)_(?:virus|bacteria)_\d+", re.IGNORECASE), "kermany", True),
-    (re.compile(r"(?P<series>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d{4}", re.IGNORECASE), "kermany", False),
-    (re.compile(r"(?P<series>)(?P<number>\d{8})_\d{3}"), "nih", False),
+    (re.compile(r"(?P<series>(?:NORMAL2-)?IM)-(?P<number>\d{4})-\d{4}(?:-\d{4})?", re.IGNORECASE), _KERMANY, True),
+    (re.compile(r"(?P<series>person)(?P<number>\d+)_(?:virus|bacteria)_\d+", re.IGNORECASE), _KERMANY, True),
+    (re.compile(r"(?P<series>NORMAL|BACTERIA|VIRUS)-(?P<number>\d+)-\d{4}", re.IGNORECASE), _KERMANY, False),
+    (re.compile(r"(?P<series>)(?P<number>000\d{5})_\d{3}"), _NIH, False),  # up to 30805: 20230110_001 is a date
 )
 """Pattern of a whole stem, whose numbering it is, and whether the numbers restart in every published split."""
+
+_CHEXPERT_FILM = re.compile(r"(?:.*/)?(patient\d{5})/study\d+/view\d+_(?:frontal|lateral)\.\w+", re.IGNORECASE)
 
 
 def label_of_name(name: str) -> int | None:
@@ -93,42 +98,73 @@ def root_names(parents: Sequence[str]) -> list[str]:
     return names
 
 
-def is_mask_folder(name: str, beside: Sequence[str] = ()) -> bool:
+def is_mask_folder(name: str, beside: Collection[str] = (), inside: Collection[str] = ()) -> bool:
     """Tell whether a folder holds masks rather than films: masks, lung_masks, ManualMask, ground_truth.
 
     Args:
         name: Of the folder.
-        beside: Names of the folders next to it: `label` beside `img` holds masks, alone it may hold anything.
+        beside: Names of the folders next to it: `label` or `mask_png` beside `img` holds masks, alone it may hold
+            anything.
+        inside: Names of the folders in it: `lung_segmentation` with `images` or `train` in it is a set, no masks.
     """
-    if name.lower() in _MASKS_BESIDE_PICTURES:
-        return any(map(is_picture_folder, beside))
-    return _MASK_FOLDER.fullmatch(name) is not None
+    if _NO_MASK_FOLDER.fullmatch(name):
+        return False
+    if _MASK_FOLDER.fullmatch(name):
+        return True
+    if any(map(is_picture_folder, beside)) and _MASKS_BESIDE_PICTURES.fullmatch(name):
+        return True
+    return _SEGMENTATIONS.fullmatch(name) is not None and (
+        any(map(is_picture_folder, beside)) or not any(map(_is_part_of_a_set, inside))
+    )
+
+
+def _is_part_of_a_set(name: str) -> bool:
+    return (
+        is_picture_folder(name)
+        or split_of_name(name) is not None
+        or label_of_name(name) is not None
+        or _MASK_FOLDER.fullmatch(name) is not None
+    )
 
 
 def film_of_mask(stem: str) -> str:
-    """Return the stem of the film a mask belongs to: `a_mask` and `a_segmentation` go with `a`."""
-    return _MASK_ENDING.sub("", stem)
+    """Return the stem of the film a mask belongs to: `a_mask`, `a_segmentation` and `mask_a` go with `a`."""
+    match = _MASK_STEM.fullmatch(stem)
+    return stem if match is None else match["film"] or match["after"]
 
 
-def patient_key(stem: str, split: str | None) -> str | None:
+def patient_key(file_name: str, split: str | None) -> str | None:
     """Return a grouping key for file names of public sets whose rule is known, else None.
 
     Kermany: (published split, series prefix, number). Numbers restart between splits, and IM-0115 and
-    NORMAL2-IM-0115 are different series; the numbers of its Mendeley form are random and hold in the whole set.
-    NIH: the part before `_`, one numbering for the whole set.
+    NORMAL2-IM-0115 are different series; the numbers of its Mendeley form are random and hold in the whole set. `val`
+    was carved from train, so it has train's numbers. NIH: the part before `_`, one numbering for the whole set.
 
     Args:
-        stem: File name without extension; it must match as a whole.
-        split: From `split_of_folders`.
+        file_name: With its extension, without folders; it must match as a whole.
+        split: From `split_of_folders`; None groups over all splits.
     """
     for pattern, numbering, restarts in _PATIENTS:
-        match = pattern.fullmatch(stem)
+        match = _match(pattern, numbering, file_name)
         if match:
-            scope = [split or ""] if restarts else []
+            scope = ["train" if split == "val" else split or ""] if restarts else []
             return "/".join([numbering, *scope, match["series"].upper(), str(int(match["number"]))])
     return None
 
 
-def numbering_of(stem: str) -> str | None:
-    """Return whose numbering a file name follows, "kermany" or "nih", or None."""
-    return next((numbering for pattern, numbering, _ in _PATIENTS if pattern.fullmatch(stem)), None)
+def numbering_of(file_name: str) -> str | None:
+    """Return whose numbering a file name, with its extension, follows, "kermany" or "nih", or None."""
+    return next((numbering for pattern, numbering, _ in _PATIENTS if _match(pattern, numbering, file_name)), None)
+
+
+def chexpert_patient(path: str) -> str | None:
+    """Return the grouping key of a film of CheXpert, `patient00001/study1/view1_frontal.jpg` in any folder, or None."""
+    match = _CHEXPERT_FILM.fullmatch(path)
+    return None if match is None else f"chexpert/{match[1].lower()}"
+
+
+def _match(pattern: re.Pattern[str], numbering: str, file_name: str) -> re.Match[str] | None:
+    stem, dot, extension = file_name.rpartition(".")
+    if numbering == _KERMANY and dot + extension.lower() not in _KERMANY_FILES:
+        return None
+    return pattern.fullmatch(stem if dot else file_name)

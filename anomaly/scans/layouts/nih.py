@@ -6,7 +6,17 @@ Wang et al., "ChestX-ray8", CVPR 2017.
 from __future__ import annotations
 
 from anomaly.records import ABNORMAL, NORMAL
-from anomaly.scans.layouts.base import Layout, Place, Reading, header_of, read_lines, read_table, share, stem_of
+from anomaly.scans.layouts.base import (
+    Layout,
+    Place,
+    Reading,
+    header_of,
+    name_of,
+    read_lines,
+    read_table,
+    share,
+    stem_of,
+)
 from anomaly.scans.layouts.class_folders import NIH_IDS
 from anomaly.scans.layouts.names import patient_key
 
@@ -32,17 +42,20 @@ def nih(place: Place) -> Layout | None:
     boxes = place.file(r"bbox_list_2017.*\.csv")
     boxed = {stem_of(name) for (name,) in read_table(boxes, ["Image Index"])} if boxes else set[str]()
 
-    def read(relative: str) -> Reading:
+    def read(relative: str) -> Reading | None:
         stem = stem_of(relative)
+        split = next((split for split, names in lists.items() if stem in names), None)
+        if stem not in rows and split is None:
+            return None
         finding, patient, view = rows.get(stem, ("", "", ""))
         label = None if not finding else NORMAL if finding.lower() == "no finding" else ABNORMAL
         return Reading(
             label=label,
             class_name=finding or None,
             source=None if label is None else table.name,
-            patient=patient_key(f"{int(patient):08d}_000" if patient.isdecimal() else stem, None),
+            patient=patient_key(f"{int(patient):08d}_000" if patient.isdecimal() else name_of(relative), None),
             view=view or None,
-            split=next((split for split, names in lists.items() if stem in names), None),
+            split=split,
             boxes=boxes if stem in boxed else None,
         )
 

@@ -24,10 +24,10 @@ def nlm_tuberculosis(place: Place) -> Layout | None:
     )
 
 
-def _read(relative: str) -> Reading:
+def _read(relative: str) -> Reading | None:
     match = _STEM.fullmatch(stem_of(relative))
     if match is None:
-        return Reading()
+        return None
     normal = match[3] == "0"
     return Reading(
         label=NORMAL if normal else ABNORMAL,

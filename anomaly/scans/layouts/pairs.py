@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from anomaly.scans.layouts.base import folders_of, stem_of
-from anomaly.scans.layouts.names import film_of_mask, is_mask_folder, is_picture_folder
+from anomaly.scans.layouts.names import film_of_mask, is_picture_folder
 
 _Key = tuple[str, str]
 """The folder a mask folder lies in, and the rest of the way from there to the film, without extension."""
 
 
 class Masks:
-    """Masks by the films they belong to: the same base name in `X/masks` and `X/images`, or `S_masks` beside `S`.
+    """Masks by the films they belong to.
+
+    The same base name in `X/masks` and `X/images`, in `S_masks` beside `S`, or `a_mask` beside `a`.
 
     Args:
         masks: Posix path, the name of SCANS first -> where it is on disk.
+        mask_folders: The folders of masks among these, written the same way; a mask in none of them lies beside its
+            film.
     """
 
-    def __init__(self, masks: Mapping[str, Path]) -> None:
+    def __init__(self, masks: Mapping[str, Path], mask_folders: Collection[str]) -> None:
         self._by_film: dict[_Key, tuple[str, Path] | None] = {}
         for relative, path in masks.items():
             folders = folders_of(relative)
-            at = next((i for i, name in enumerate(folders) if is_mask_folder(name, beside=("images",))), None)
-            if at is None:
-                continue
+            at = next((i for i in range(len(folders)) if "/".join(folders[: i + 1]) in mask_folders), len(folders))
             key = _key(folders[:at], folders[at + 1 :], film_of_mask(stem_of(relative)))
-            self._by_film[key] = None if key in self._by_film else (folders[at].lower(), path)
+            name = "".join(folders[at : at + 1]).lower()
+            self._by_film[key] = None if key in self._by_film else (name, path)
 
     def of(self, relative: str) -> Path | None:
         """Return the mask of a film, by its posix path with the name of SCANS first; None unless there is just one."""

@@ -42,28 +42,10 @@ _DEEPEST = 3
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """The sets found, each with the place of its root, and how to read whatever belongs to none."""
+    """The layouts found, that of the files of no set last, and what is said of each file, by its path in SCANS."""
 
-    sets: dict[str, tuple[Place, Layout]]
-    rest: Layout
-
-    def read(self, relative: str) -> Reading:
-        """Return what is said of a file, by its posix path relative to SCANS."""
-        end = 0
-        for _ in range(_DEEPEST + 1):
-            found = self.sets.get(relative[:end])
-            if found is not None:
-                place, layout = found
-                return layout.read(place.relative(relative))
-            end = relative.find("/", end) + 1
-            if not end:
-                break
-        return self.rest.read(relative)
-
-    @property
-    def layouts(self) -> tuple[Layout, ...]:
-        """Return the layouts of the sets, then that of the rest."""
-        return (*(layout for _, layout in self.sets.values()), self.rest)
+    layouts: tuple[Layout, ...]
+    readings: dict[str, Reading]
 
 
 def recognise(tree: Tree) -> Recognised:
@@ -97,9 +79,16 @@ def recognise(tree: Tree) -> Recognised:
         if layout is not None:
             sets[""] = (place, layout)
             break
-    roots = tuple(sets)
-    unclaimed = [] if "" in sets else [path for path in tree.images if not path.startswith(roots)]
-    return Recognised(sets, class_folders(here, unclaimed))
+    readings: dict[str, Reading] = {}
+    for inside, (place, layout) in sets.items():
+        for path in place.images:
+            reading = layout.read(path)
+            if reading is not None:
+                readings[inside + path[len(place.down) :]] = reading
+    unclaimed = [path for path in tree.images if path not in readings]
+    rest = class_folders(here, unclaimed)
+    readings |= {path: rest.read(path) or Reading() for path in unclaimed}
+    return Recognised((*(layout for _, layout in sets.values()), rest), readings)
 
 
 def _first(place: Place) -> Layout | None:
@@ -117,13 +106,14 @@ def _contents(tree: Tree) -> dict[str, _Contents]:
         for path in paths:
             start = 0
             for _ in range(_DEEPEST + 1):
+                here = found[path[:start]]
                 end = path.find("/", start)
                 if end < 0:
                     if are_files:
-                        found[path[:start]][1].setdefault(path[start:].lower(), path[start:])
+                        here[1].setdefault(path[start:].lower(), path[start:])
                     break
                 name = path[start:end]
-                found[path[:start]][0].setdefault(name.lower(), name)
+                here[0].setdefault(name.lower(), name)
                 start = end + 1
     return dict(found)
 

@@ -34,15 +34,23 @@ def rsna(place: Place) -> Layout | None:
         if label is not None:
             known[patient.lower()] = (label, name)
     boxed: set[str] = set()
+    listed = set(known)
     for patient, target in read_table(labels, ["patientId", "Target"]) if labels else ():
+        listed.add(patient.lower())
         if target == "1":  # one row a box
             boxed.add(patient.lower())
             known.setdefault(patient.lower(), (ABNORMAL, "Lung Opacity"))
     source = classes or labels
-    if share(place.images, lambda path: _set_of(path) is not None or stem_of(path).lower() in known) < 0.5:
+
+    def belongs(relative: str) -> bool:
+        return _set_of(relative) is not None or stem_of(relative).lower() in listed
+
+    if share(place.images, belongs) < 0.5:
         return None
 
-    def read(relative: str) -> Reading:
+    def read(relative: str) -> Reading | None:
+        if not belongs(relative):
+            return None
         patient = stem_of(relative)
         label, name = known.get(patient.lower(), (None, None))
         return Reading(

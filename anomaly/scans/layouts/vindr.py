@@ -40,9 +40,9 @@ def vindr(place: Place) -> Layout | None:
     if share(place.images, lambda path: stem_of(path).lower() in rows) < 0.5:
         return None
 
-    def read(relative: str) -> Reading:
-        split = split_of_folders([*place.above, *folders_of(relative)])
-        return replace(rows.get(stem_of(relative).lower(), Reading()), split=split)
+    def read(relative: str) -> Reading | None:
+        row = rows.get(stem_of(relative).lower())
+        return None if row is None else replace(row, split=split_of_folders([*place.above, *folders_of(relative)]))
 
     return Layout(
         "VinDr-CXR",
