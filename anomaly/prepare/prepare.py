@@ -17,7 +17,7 @@ from anomaly.config import PrepareConfig
 from anomaly.prepare.clahe import equalise
 from anomaly.prepare.geometry import crop_geometry
 from anomaly.prepare.markers import inpaint_markers
-from anomaly.records import Float32, Prepared, Scan, UInt8
+from anomaly.records import Float32, Geometry, Prepared, Scan, UInt8
 from anomaly.scans.borders import MOST, Box, find_borders, whole
 
 
@@ -107,6 +107,20 @@ class Preparation:
         channels = np.repeat(square[None], config.channels, axis=0) if grey else square.transpose(2, 0, 1)
         image = np.ascontiguousarray(channels * 2.0 - 1.0, dtype=np.float32)
         return Prepared(image, crop_geometry(shrunk.film_shape, shrunk.box, self.size), shrunk.warnings)
+
+
+def pack_prepared(prepared: Prepared) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Return arrays and plain JSON that `unpack_prepared` turns back."""
+    geometry = prepared.geometry
+    meta = {"shape": list(geometry.film_shape), "size": geometry.size, "warnings": list(prepared.warnings)}
+    return {"image": prepared.image, "matrix": geometry.matrix}, meta
+
+
+def unpack_prepared(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Prepared:
+    """Build from what `pack_prepared` returned."""
+    height, width = meta["shape"]
+    geometry = Geometry(np.asarray(arrays["matrix"]), (height, width), meta["size"])
+    return Prepared(np.asarray(arrays["image"]), geometry, tuple(meta["warnings"]))
 
 
 def resize(pixels: Float32, size: int) -> Float32:

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from anomaly.config import PrepareConfig
 from anomaly.errors import DataError, ScanError
-from anomaly.prepare.prepare import Preparation
+from anomaly.prepare.prepare import Preparation, pack_prepared
 from anomaly.records import ScanFile
 from anomaly.runs import Arrays
 from anomaly.scans.read import decode_scan, printable
@@ -110,9 +110,13 @@ def _work(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], byte
     scan = decode_scan(file, data, max_megapixels=request["max_megapixels"], channels=request["channels"])
     reply: dict[str, Any] = {}
     arrays: Arrays = {}
-    if "shrunk" in request["kinds"]:
+    if "prepared" in request["kinds"]:
         preparation = Preparation(PrepareConfig(**request["prepare"]), request["size"])
-        made, reply["shrunk"] = preparation.shrink(scan).to_entry()
+        shrunk = preparation.shrink(scan)
+        made, reply["prepared"] = pack_prepared(preparation.finish(shrunk))
+        arrays |= {f"prepared.{name}": array for name, array in made.items()}
+    if "shrunk" in request["kinds"]:
+        made, reply["shrunk"] = shrunk.to_entry()
         arrays |= {f"shrunk.{name}": array for name, array in made.items()}
     if "findings" in request["kinds"]:
         found, reply["findings"] = examine(scan, request["content_sha256"]).to_entry()

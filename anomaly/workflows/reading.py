@@ -24,7 +24,7 @@ import anomaly
 from anomaly.config import ReadConfig
 from anomaly.errors import DataError, ScanError
 from anomaly.prepare.cache import Cache, key_of
-from anomaly.prepare.prepare import Preparation, Shrunk
+from anomaly.prepare.prepare import Preparation, Shrunk, unpack_prepared
 from anomaly.records import Prepared, ScanFile
 from anomaly.runs import Arrays
 from anomaly.scans.magic import HEAD, sniff
@@ -148,10 +148,17 @@ class _Task:
         if self.cache:
             for kind in missing:
                 self.cache.put(keys[kind], *parts[kind])
-        prepared = self.preparation.finish(Shrunk.from_entry(*parts["shrunk"])) if self.preparation else None
-        return Outcome(file, prepared, Findings.from_entry(*parts["findings"]) if "findings" in parts else None)
+        return Outcome(file, self._prepared(parts), Findings.from_entry(*parts["findings"]) if self.examine else None)
+
+    def _prepared(self, parts: Mapping[str, _Part]) -> Prepared | None:
+        if self.preparation is None:
+            return None
+        if "prepared" in parts:
+            return unpack_prepared(*parts["prepared"])
+        return self.preparation.finish(Shrunk.from_entry(*parts["shrunk"]))
 
     def _wanted(self) -> list[str]:
+        """Return the parts that the cache keeps."""
         return ["shrunk"] * (self.preparation is not None) + ["findings"] * self.examine
 
     def _keys(self, file: ScanFile, data: bytes, content: str) -> dict[str, str]:
@@ -190,6 +197,9 @@ class _Task:
             "seconds": self.seconds,
             "kinds": kinds,
         }
+        if "shrunk" in kinds:  # a film just decoded is prepared to the end there; to be kept, it travels as well
+            kinds = ["prepared", *(kind for kind in kinds if kind != "shrunk" or self.cache)]
+            request["kinds"] = kinds
         if self.preparation is not None:
             request |= {"prepare": self.preparation.config.model_dump(mode="json"), "size": self.preparation.size}
         name = printable(file.relative)

@@ -304,7 +304,13 @@ def test_the_processes_need_no_torch(films: list[ScanFile]) -> None:
         "from anomaly.workflows.reader_process import main; main()"
     )
     asked = io.BytesIO()
-    wanted = {"seconds": 60, "kinds": ["shrunk", "findings"], "prepare": {}, "size": 32, "max_megapixels": 100}
+    wanted = {
+        "seconds": 60,
+        "kinds": ["prepared", "shrunk", "findings"],
+        "prepare": {},
+        "size": 32,
+        "max_megapixels": 100,
+    }
     for file in (films[0], films[4]):
         told = {"path": str(file.path), "relative": file.relative, "member": None, "channels": 1, "content_sha256": ""}
         send(asked, wanted | told, file.path.read_bytes())
@@ -313,7 +319,7 @@ def test_the_processes_need_no_torch(films: list[ScanFile]) -> None:
     ran = subprocess.run(command, input=asked.getvalue(), capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr
     answers = io.BytesIO(ran.stdout)
-    assert [set(receive(answers)[0]) for _ in range(3)] == [{"ready"}, *[{"shrunk", "findings"}] * 2]
+    assert [set(receive(answers)[0]) for _ in range(3)] == [{"ready"}, *[{"prepared", "shrunk", "findings"}] * 2]
     modules = {name.partition(".")[0] for name in json.loads(listing.read_text())}
     assert "pydicom" in modules
     assert not modules & {"torch", "torchvision", "lightning", "anomalib", "sklearn", "matplotlib", "pandas"}
