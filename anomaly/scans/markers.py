@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.records import Float32, UInt8
+from anomaly.scans.shrink import area_mean
 
 WORK_SIDE = 256
 
@@ -34,14 +35,11 @@ _MARGIN = 5  # dilation of the mask: two pixels of blur around a letter
 
 def small_copy(pixels: Float32) -> Float32:
     """Return a film, float32 (H, W[, 3]), area-averaged until its longer side is at most `WORK_SIDE`."""
-    import cv2
-
     height, width = pixels.shape[:2]
     scale = WORK_SIDE / max(height, width)
     if scale >= 1:
         return pixels
-    shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA), dtype=np.float32)
+    return area_mean(pixels, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
 def find_markers(pixels: Float32) -> NDArray[np.bool_]:

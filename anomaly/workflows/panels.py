@@ -13,6 +13,7 @@ from anomaly.errors import DataError, UsageError
 from anomaly.prepare.geometry import on_shape, to_film
 from anomaly.records import DetectorOutput, Float32, Geometry, Prepared, UInt8
 from anomaly.runs import writing
+from anomaly.scans.shrink import area_mean
 
 FILM_SIDE = 512
 
@@ -38,12 +39,10 @@ class Panel:
 
 def small_film(pixels: Float32) -> UInt8:
     """Return a film, float32 (H, W) or (H, W, 3) in [0, 1], as uint8 with its longer side at most 512."""
-    import cv2
-
     height, width = pixels.shape[:2]
     scale = min(1.0, FILM_SIDE / max(height, width))
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    film = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA) if scale < 1 else pixels
+    film = area_mean(pixels, *shape) if scale < 1 else pixels
     eight_bit: UInt8 = np.clip(np.rint(np.asarray(film) * 255.0), 0, 255).astype(np.uint8)
     return eight_bit
 
