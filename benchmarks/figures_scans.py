@@ -52,14 +52,14 @@ def copies() -> list[str]:
     films, found = sum(row["films"] for row in recall), sum(round(row["films"] * row["confirmed"]) for row in recall)
     confirmed = sum(len(row["confirmed"]) for row in result["pairs"].values() if isinstance(row["confirmed"], list))
     compared = sum(row["pairs"] for row in result["pairs"].values() if "pairs" in row)
-    chance = result["chance"]["kermany"]
+    within = result["chance"]["kermany"]["share_of_pairs_within"][str(result["radius"])]
     return [
         "## Copies of a film",
         "",
         f"{len(result['recall'])} ways of changing a film (re-saving, resizing, re-windowing, gamma, crops, shifts, "
         f"turns): {found} of {films} copies found, {sum(row['pairs_of_other_films'] for row in recall)} other films "
         f"taken for one. Of {compared:,} pairs of different files of Kermany, RSNA and Montgomery {confirmed} not "
-        f"bit-identical pair is confirmed. The hash alone would not do: {chance['share_of_pairs_within'][str(result['radius'])]:.0%} "
+        f"bit-identical pair is confirmed. The hash alone would not do: {within:.0%} "
         f"of clean Kermany pairs lie within the {result['radius']} bits it takes to nominate every copy.",
         *_command(result),
     ]

@@ -209,7 +209,8 @@ def test_a_bug_is_one_outcome_that_quotes_nothing_of_the_file(
 ) -> None:
     with caplog.at_level("DEBUG", "anomaly"):
         (found,) = outcomes(films[:1], preparation=Preparation(PrepareConfig(clahe=False), 0))  # divides by it
-    assert (found.error or "").startswith("grey.png: met a bug of anomaly (ZeroDivisionError in scans/shrink.py, line ")
+    said = "grey.png: met a bug of anomaly (ZeroDivisionError in prepare/geometry.py, line "
+    assert (found.error or "").startswith(said)
     assert "Traceback" in caplog.text
 
 
