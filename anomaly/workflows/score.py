@@ -101,7 +101,10 @@ def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
             patient=outcome.patient,
             score=score,
             p_value=model.calibration.p_value(score),
-            warnings=(*outcome.prepared.warnings, *(f.detail for f in outcome.findings.flags if f.name in EXCLUDING)),
+            warnings=(
+                *outcome.prepared.warnings,
+                *(f"{f.name}: {f.detail}" for f in outcome.findings.flags if f.name in EXCLUDING),
+            ),
             terms={name: float(values[index]) for name, values in output.terms.items()},
         )
         found = outcome.findings
