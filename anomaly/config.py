@@ -20,7 +20,7 @@ from anomaly.errors import UsageError
 class Settings(BaseModel):
     """Base of every settings class: frozen, strict about unknown keys, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
 
 
 class ReadConfig(Settings):
@@ -35,6 +35,8 @@ class PrepareConfig(Settings):
     channels: Literal[1, 3] = 1
     crop: Literal["none", "auto"] = "none"
     markers: Literal["keep", "inpaint"] = "keep"
+    registration: Literal["none", "affine"] = Field(default="none", alias="register")
+    """`register` in recipes; as a field's name it would shadow a method of every abstract class."""
     clahe: bool = True
     clahe_size: int = Field(default=512, ge=16, le=4096)
     clahe_clip: float = Field(default=2.0, gt=0)
@@ -103,7 +105,7 @@ def _keys_at(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:
         if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
             return []
         cls = nested
-    return list(cls.model_fields)
+    return [field.alias or name for name, field in cls.model_fields.items()]
 
 
 def recipes_folder() -> Path:

@@ -45,21 +45,23 @@ class HeatScale:
     """What a heat value looks like, the same for every film of a model.
 
     Heat <= `low` is not shown; colour saturates at `high` > low; `outline` is the level drawn in contour mode.
-    `ticks` are (heat, label), ascending.
+    `ticks` are (heat, label), ascending. `unit` is what one unit of heat is, "" where it has no name.
     """
 
     low: float
     high: float
     outline: float
     ticks: tuple[tuple[float, str], ...]
+    unit: str = ""
 
     @classmethod
-    def from_quantiles(cls, quantiles: Mapping[str, float]) -> HeatScale:
+    def from_quantiles(cls, quantiles: Mapping[str, float], unit: str = "") -> HeatScale:
         """Build the scale from pixel quantiles of held-out normals' maps.
 
         Args:
             quantiles: heat at the keys "0.5", "0.95", "0.99", "0.999" and "1.0"; others are ignored. Where all
                 normals' maps are flat, any heat above them is shown saturated.
+            unit: of the heat, such as "σ"; ticks then also give their heat in it.
 
         Raises:
             ModelError: a key is missing, or a value is not finite or smaller than the one before.
@@ -72,9 +74,13 @@ class HeatScale:
         if not all(math.isfinite(value) for value in values) or sorted(values) != values:
             raise ModelError("the calibration's pixel quantiles do not ascend; calibrate the model again")
         high = max(2.0 * outline, low + max(1e-6, 1e-6 * abs(low)))
-        ticks = [(low, "95 %"), (upper, "99 %"), (outline, "99.9 %"), (hottest, "100 % (hottest normal)")]
+        last = "hottest normal" if unit else "100 % (hottest normal)"
+        ticks = [(low, "95 %"), (upper, "99 %"), (outline, "99.9 %"), (hottest, last)]
         shown = [tick for tick in ticks if tick[0] < high]
-        return cls(low, high, outline, (*shown, (high, "≥ twice the 99.9 % heat")))
+        if not unit:
+            return cls(low, high, outline, (*shown, (high, "≥ twice the 99.9 % heat")))
+        named = [(heat, f"{heat:.3g} {unit} ({label})") for heat, label in shown]
+        return cls(low, high, outline, (*named, (high, f"≥ {high:.3g} {unit}")), unit)
 
     def level(self, heat: Float32) -> Float32:
         """Where heat, float32 of any shape, lies between low (0) and high (1), clipped to [0, 1]."""
@@ -144,14 +150,16 @@ def with_legend(
     draw.text((_MARGIN, page.height - _FOOTER // 2), fit_text(footnote, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
     x, y = left + 2 * _MARGIN, _HEADER
     if contour:
-        _draw_lines(draw, ("Outlined: hotter than 99.9 % of", "the pixels of normal films"), x, y)
+        level = (f"({scale.outline:.3g} {scale.unit})",) if scale.unit else ()
+        _draw_lines(draw, ("Outlined: hotter than 99.9 % of", "the pixels of normal films", *level), x, y)
         key = np.zeros((2 * _LINE, 3 * _BAR, 3), dtype=np.uint8) + np.uint8(_CHIP_GREY)
         inside = np.pad(
             np.ones((_LINE, 2 * _BAR), dtype=bool), ((_LINE // 2, _LINE - _LINE // 2), (_BAR // 2, _BAR // 2))
         )
         page.paste(Image.fromarray(_outlined(key, inside, 2)), (x, y + 3 * _LINE))
     else:
-        _draw_lines(draw, ("Heat: share of pixels of", "normal films that are cooler"), x, y)
+        named = (f"Heat in {scale.unit} (share of pixels", "of normal films that are cooler)")
+        _draw_lines(draw, named if scale.unit else ("Heat: share of pixels of", "normal films that are cooler"), x, y)
         top, bottom = y + 3 * _LINE, min(y + body - 2 * _LINE, y + 3 * _LINE + _BAR_LENGTH)
         ramp = np.linspace(1.0, 0.0, bottom - top, dtype=np.float32)
         bar = np.full((len(ramp), _BAR, 3), _CHIP_GREY, dtype=np.uint8)

@@ -85,11 +85,15 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A scan ready for a detector: `image` float32 (C, S, S) in [-1, 1], and the way back to the film."""
+    """A scan ready for a detector: `image` float32 (C, S, S) in [-1, 1], and the way back to the film.
+
+    `inside`: bool (S, S), which prepared pixels show film, None when all do; the others repeat the film's border.
+    """
 
     image: Float32
     geometry: Geometry
     warnings: tuple[str, ...] = ()
+    inside: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +109,15 @@ class DetectorOutput:
     """What a detector says of N images; higher is more abnormal.
 
     `scores` float32 (N,); `heatmaps` float32 (N, S, S) >= 0 or None; `twin` float32 (N, C, S, S) in [-1, 1],
-    the normal image the scan was compared with, or None; `terms` what the score is made of, each float32 (N,).
+    the normal image the scan was compared with, or None; `terms` what the score is made of, each float32 (N,), and
+    `term_maps` the map of each term that has one of its own, float32 (N, S, S) >= 0, empty when no maps were asked for.
     """
 
     scores: Float32
     heatmaps: Float32 | None = None
     twin: Float32 | None = None
     terms: dict[str, Float32] = field(default_factory=dict)
+    term_maps: dict[str, Float32] = field(default_factory=dict)
 
 
 class ImageSource(Protocol):

@@ -10,6 +10,7 @@ from anomaly.errors import UsageError
 
 METHODS: dict[str, str] = {
     "anogan": "anomaly.detectors.anogan.detector:AnoGan",
+    "atlas": "anomaly.detectors.atlas.detector:Atlas",
     "pixel-stats": "anomaly.detectors.pixel_stats:PixelStats",
 }
 

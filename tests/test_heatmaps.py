@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from anomaly.errors import AnomalyError, DataError, ModelError
-from anomaly.heatmaps import FOOTNOTE, HeatScale, overlay, with_legend, write_png
+from anomaly.heatmaps import FOOTNOTE, HeatScale, fit_text, font, overlay, with_legend, write_png
 
 QUANTILES = {"0.5": 0.2, "0.95": 1.0, "0.99": 1.5, "0.999": 2.0, "1.0": 3.0}
 SCALE = HeatScale.from_quantiles(QUANTILES)
@@ -33,6 +33,19 @@ def test_scale_comes_from_the_quantiles_of_normals() -> None:
     assert [value for value, _ in SCALE.ticks] == [1.0, 1.5, 2.0, 3.0, 4.0]
     assert [label for _, label in SCALE.ticks][:3] == ["95 %", "99 %", "99.9 %"]
     np.testing.assert_allclose(SCALE.level(np.float32([0, 1, 2.5, 4, 9])), [0, 0, 0.5, 1, 1])
+
+
+def test_a_unit_is_named_at_every_tick() -> None:
+    scale = HeatScale.from_quantiles(QUANTILES, "σ")
+    assert (scale.low, scale.high, scale.outline, scale.unit) == (1.0, 4.0, 2.0, "σ")
+    labels = ["1 σ (95 %)", "1.5 σ (99 %)", "2 σ (99.9 %)", "3 σ (hottest normal)", "≥ 4 σ"]
+    assert [label for _, label in scale.ticks] == labels
+    for label in labels:  # drawn whole: the font has every character, and there is room
+        assert fit_text(label, font(13), 172) == label
+    plain, named = (with_legend(overlay(film(), blob(), s), s, caption="") for s in (SCALE, scale))
+    assert (plain != named).any()
+    lined = [with_legend(overlay(film(), blob(), s), s, caption="", contour=True) for s in (SCALE, scale)]
+    assert (lined[0] != lined[1]).any()
 
 
 def test_an_outlier_among_normals_is_not_on_the_scale() -> None:

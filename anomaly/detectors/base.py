@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -43,6 +44,8 @@ class Detector(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[DetectorConfig]]
     supervised: ClassVar[bool] = False
+    heat_unit: ClassVar[str] = ""
+    """What one unit of a map's heat is, where that is known: "σ" for standard deviations of normal variation."""
 
     def __init__(self, config: Any = None, *, size: int, device: str = "auto", seed: int = 0) -> None:
         self.config = self.Config() if config is None else config
@@ -79,15 +82,18 @@ class Detector(ABC):
         self.channels = channels
         return self
 
-    def score(self, images: Float32, *, heatmaps: bool = True) -> DetectorOutput:
+    def score(
+        self, images: Float32, *, inside: NDArray[np.bool_] | None = None, heatmaps: bool = True
+    ) -> DetectorOutput:
         """Score images, each by itself: the answer does not depend on the other images, their number or order.
 
         Args:
             images: float32 (N, C, S, S) in [-1, 1].
+            inside: bool (N, S, S), which pixels show film (see `Prepared`), at least one an image; None for all.
             heatmaps: Also return maps (and the normal twin, where the method has one).
 
         Returns:
-            Scores (N,), maps (N, S, S) >= 0 or None, twin (N, C, S, S) or None, terms.
+            Scores (N,), maps (N, S, S) >= 0 (0 outside the film) or None, twin (N, C, S, S) or None, terms.
 
         Raises:
             ModelError: Not fitted yet.
@@ -96,6 +102,8 @@ class Detector(ABC):
         if self.channels is None:
             raise ModelError(f"This {self.name} has not been fitted: call fit or load first.")
         check_images(images, self.size, self.channels)
+        if inside is not None:
+            check_inside(inside, len(images), self.size)
         batch = self.config.score_batch
         parts: list[DetectorOutput] = []
         for start in range(
@@ -105,7 +113,10 @@ class Detector(ABC):
             n = len(chunk)
             padded = np.zeros((batch, *images.shape[1:]), np.float32)
             padded[:n] = chunk
-            parts.append(_first(self._score(padded, heatmaps), n))
+            film = np.ones((batch, self.size, self.size), np.bool_)
+            if inside is not None:
+                film[:n] = inside[start : start + batch]
+            parts.append(_first(_masked(self._score(padded, film, heatmaps), film), n))
         return _join(parts)
 
     def save(self, folder: Path) -> None:
@@ -161,8 +172,12 @@ class Detector(ABC):
         """Learn, from scratch."""
 
     @abstractmethod
-    def _score(self, images: Float32, heatmaps: bool) -> DetectorOutput:
-        """Score exactly `score_batch` images, float32 (B, C, S, S); some may be padding."""
+    def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
+        """Score exactly `score_batch` images, float32 (B, C, S, S); some may be padding.
+
+        `inside` bool (B, S, S) tells what is film: nothing else may enter a score that is a sum over pixels. Maps need
+        no masking here. The images that `_fit` saw repeated their films' borders in the same way.
+        """
 
     @abstractmethod
     def _state(self) -> Arrays:
@@ -194,6 +209,19 @@ def check_images(images: NDArray[Any], size: int, channels: int | None = None) -
         raise DataError(f"Images must be {wanted}; these range over [{images.min():g}, {images.max():g}].")
 
 
+def check_inside(inside: NDArray[Any], count: int, size: int) -> None:
+    """Refuse anything but bool (count, S, S) with some film on every image.
+
+    Raises:
+        DataError: Saying what was found and what is needed.
+    """
+    wanted = f"`inside` must be bool ({count}, {size}, {size}) as the images are"
+    if inside.dtype != np.bool_ or inside.shape != (count, size, size):
+        raise DataError(f"{wanted}; it is {inside.dtype} {inside.shape}.")
+    if not inside.any(axis=(1, 2)).all():
+        raise DataError(f"{wanted}, with at least one pixel of film on each; one has none.")
+
+
 class _Checked:
     """An image source whose every batch is checked as it is served."""
 
@@ -214,12 +242,24 @@ class _Checked:
             yield batch
 
 
+def _masked(output: DetectorOutput, inside: NDArray[np.bool_]) -> DetectorOutput:
+    """Return the output with every map 0 outside the film: what is not there cannot be abnormal."""
+    if inside.all():
+        return output
+    return replace(
+        output,
+        heatmaps=None if output.heatmaps is None else np.where(inside, output.heatmaps, np.float32(0.0)),
+        term_maps={name: np.where(inside, heat, np.float32(0.0)) for name, heat in output.term_maps.items()},
+    )
+
+
 def _first(output: DetectorOutput, n: int) -> DetectorOutput:
     return DetectorOutput(
         output.scores[:n],
         None if output.heatmaps is None else output.heatmaps[:n],
         None if output.twin is None else output.twin[:n],
         {name: term[:n] for name, term in output.terms.items()},
+        {name: term[:n] for name, term in output.term_maps.items()},
     )
 
 
@@ -231,4 +271,5 @@ def _join(parts: list[DetectorOutput]) -> DetectorOutput:
         np.concatenate(heatmaps) if heatmaps else None,
         np.concatenate(twins) if twins else None,
         {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
+        {name: np.concatenate([part.term_maps[name] for part in parts]) for name in parts[0].term_maps},
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from anomaly.detectors.base import Detector, DetectorConfig
@@ -21,7 +22,7 @@ class PixelStatsConfig(DetectorConfig):
 
 
 class PixelStats(Detector):
-    """Per-pixel Gaussian over the normals: score = mean |x - mean| / sd, map = the same per pixel."""
+    """Per-pixel Gaussian over the normals: score = mean |x - mean| / sd over the film, map = the same per pixel."""
 
     name: ClassVar[str] = "pixel-stats"
     Config: ClassVar[type[DetectorConfig]] = PixelStatsConfig
@@ -41,9 +42,9 @@ class PixelStats(Detector):
         variance = np.maximum(np.asarray(squares / count) - self._mean**2, 0.0)
         self._sd = np.maximum(np.sqrt(variance), self.config.floor)
 
-    def _score(self, images: Float32, heatmaps: bool) -> DetectorOutput:
-        z = np.abs((images - self._mean) / self._sd)
-        scores = z.mean(axis=(1, 2, 3)).astype(np.float32)
+    def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
+        z = np.where(inside[:, None], np.abs((images - self._mean) / self._sd), 0.0)
+        scores = (z.sum(axis=(1, 2, 3)) / (images.shape[1] * inside.sum(axis=(1, 2)))).astype(np.float32)
         if not heatmaps:
             return DetectorOutput(scores)
         twin = np.broadcast_to(self._mean.astype(np.float32), images.shape).copy()

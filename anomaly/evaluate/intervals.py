@@ -37,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """AUROC of a minus AUROC of b on the same films, its interval, and a two-sided bootstrap p-value."""
+    """A metric of a minus that of b on the same films, its interval, and a two-sided bootstrap p-value."""
 
     difference: float
     interval: Interval
@@ -106,20 +106,33 @@ def paired_difference(
         DataError: as `replicates`.
         UsageError: `n` or `level` out of range.
     """
-    from scipy.stats import norm
-    from scipy.stats import t as student
-
     first, second = np.asarray(scores_a), np.asarray(scores_b)
     if first.ndim != 1 or first.shape != second.shape:
         raise DataError(f"scores {first.shape} and {second.shape} must both be (N,), one a film")
     both = np.column_stack([first, second])
     values = replicates([_auroc_difference], labels, both, groups, n=n, seed=seed)[:, 0]
-    fewest = _fewest(labels, groups)
+    return compared(auroc(labels, first) - auroc(labels, second), values, _fewest(labels, groups), level)
+
+
+def compared(difference: float, values: Float64, patients: int, level: float = 0.95) -> PairedDifference:
+    """Return a difference with what its replicates say of it.
+
+    Args:
+        difference: on the films as they are.
+        values: float64 (n,), the same on each replicate.
+        patients: the fewer of the two classes' patients, m >= 2.
+        level: in (0, 1).
+
+    Raises:
+        UsageError: `level` out of range.
+    """
+    from scipy.stats import norm
+    from scipy.stats import t as student
+
     tails = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
-    share = min(0.5, (1 + tails) / (n + 1))
-    p_value = 2.0 * float(student.cdf(norm.ppf(share) / math.sqrt(fewest / (fewest - 1)), fewest - 1))
-    interval = percentile(values, fewest, level)
-    return PairedDifference(auroc(labels, first) - auroc(labels, second), interval, p_value)
+    share = min(0.5, (1 + tails) / (len(values) + 1))
+    p_value = 2.0 * float(student.cdf(norm.ppf(share) / math.sqrt(patients / (patients - 1)), patients - 1))
+    return PairedDifference(difference, percentile(values, patients, level), p_value)
 
 
 def mean_interval(

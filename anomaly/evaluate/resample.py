@@ -86,6 +86,38 @@ def mean_replicates(values: Float64, groups: ArrayLike, *, n: int = 2000, seed: 
     return np.array([c @ sums / (c @ films) for c in _resamples(one_class, patients, _at_least_one(n), seed)])
 
 
+def film_replicates(
+    statistics: Sequence[Callable[[Float64], float]],
+    labels: ArrayLike,
+    groups: ArrayLike,
+    *,
+    n: int = 2000,
+    seed: int = 0,
+) -> Float64:
+    """Values of statistics that are told only how often each film is there, on the same resamples of whole patients.
+
+    Args:
+        statistics: M of them, each taking the films' counts, float64 (N,).
+        labels: (N,), 0 or 1: kinds of films that are drawn apart, where no patient has both.
+        groups: (N,), patient of each film.
+        n: replicates.
+        seed: as `replicates`.
+
+    Returns:
+        float64 (n, M).
+
+    Raises:
+        DataError: shapes, or fewer than two patients with films of a kind.
+        UsageError: `n` below 1.
+    """
+    truth = np.asarray(labels).astype(np.int64)
+    patients = group_numbers(groups, len(truth))
+    if fewest_patients(truth, patients) < 2:
+        raise DataError(_ONE_PATIENT)
+    drawn = (counts[patients] for counts in _resamples(truth, patients, _at_least_one(n), seed))
+    return np.array([[statistic(films) for statistic in statistics] for films in drawn])
+
+
 def group_numbers(groups: ArrayLike, n: int) -> Int64:
     """Number the patients 0..P-1: any array (N,) of numbers or strings -> int64 (N,).
 

@@ -1,7 +1,8 @@
 """One fixed order from film to square, frozen in the model and applied by `score` unasked.
 
-read (full depth) -> crop borders -> inpaint markers -> [register -> crop: later stages]
--> area-resize at full depth to `clahe_size` -> round to 8 bit -> CLAHE -> resize to S -> [-1, 1]; each stage optional.
+read (full depth) -> crop borders -> inpaint markers -> area-resize at full depth to `clahe_size` -> round to 8 bit
+-> register -> CLAHE -> resize to S -> [-1, 1]; each stage optional. Without CLAHE films are registered at 16 bit and
+twice S, so that the warp neither aliases nor rounds what a deep film holds.
 """
 
 from __future__ import annotations
@@ -14,23 +15,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.config import PrepareConfig
+from anomaly.errors import UsageError
 from anomaly.prepare.clahe import equalise
 from anomaly.prepare.geometry import crop_geometry
 from anomaly.prepare.markers import inpaint_markers
-from anomaly.records import Float32, Geometry, Prepared, Scan, UInt8
+from anomaly.prepare.register import NOT_REGISTERED, Template, align, pixels_to_unit, small_copy, warp
+from anomaly.prepare.resize import resize
+from anomaly.records import Float32, Float64, Geometry, Prepared, Scan, UInt8
 from anomaly.scans.borders import MOST, Box, find_borders, whole
-from anomaly.scans.shrink import area_mean
+
+_ROUNDING = 1e-9  # of the film's side: what arithmetic may push a film's own pixels out
 
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
     """A film after the stages that need it at full size: what the cache keeps, for detectors of any size.
 
-    `pixels`: uint8 (K, K) or (K, K, 3) with K = `clahe_size` where CLAHE follows, else float32 (S, S) or (S, S, 3) in
-    [0, 1]. `box` is the part of the film kept, `film_shape` the (H, W) of the whole.
+    `pixels`: (K, K) or (K, K, 3): uint8 with K = `clahe_size` where CLAHE follows; else uint16 with K = 2 S where
+    registration does; else float32 in [0, 1] with K = S. `box` is the part of the film kept, `film_shape` the (H, W) of
+    the whole.
     """
 
-    pixels: UInt8 | Float32
+    pixels: UInt8 | NDArray[np.uint16] | Float32
     box: Box
     film_shape: tuple[int, int]
     warnings: tuple[str, ...]
@@ -53,17 +59,37 @@ class Preparation:
     Args:
         config: The stages and their settings.
         size: Side S of the prepared square.
+        template: The mean normal chest that films are registered to; None until it has been fitted, or for ever
+            where nothing is registered.
     """
 
-    def __init__(self, config: PrepareConfig, size: int) -> None:
+    def __init__(self, config: PrepareConfig, size: int, template: Template | None = None) -> None:
         self.config = config
         self.size = size
+        self.template = template
+
+    @property
+    def registers(self) -> bool:
+        """Whether films are registered."""
+        return self.config.registration != "none"
+
+    @property
+    def fitted(self) -> bool:
+        """Whether nothing is missing that must be learnt from normals first."""
+        return self.template is not None or not self.registers
+
+    def with_template(self, template: Template) -> Preparation:
+        """Return the same preparation with the template that films are to be registered to."""
+        return Preparation(self.config, self.size, template)
 
     def __call__(self, scan: Scan) -> Prepared:
         """Prepare one scan.
 
         Returns:
             `Prepared` with image float32 (C, S, S) in [-1, 1] and the exact way back to the film.
+
+        Raises:
+            UsageError: Films are to be registered, and there is no template yet.
         """
         return self.finish(self.shrink(scan))
 
@@ -71,8 +97,15 @@ class Preparation:
     def shrinks_by(self) -> dict[str, Any]:
         """Return the settings that `shrink` goes by, plain JSON; preparations that share them share its result."""
         config = self.config
-        side = config.clahe_size if config.clahe else self.size
-        return {"crop": config.crop, "markers": config.markers, "clahe": config.clahe, "side": side}
+        side, depth = self._kept
+        return {"crop": config.crop, "markers": config.markers, "side": side, "depth": depth}
+
+    @property
+    def _kept(self) -> tuple[int, str]:
+        """Side and dtype of what `shrink` leaves."""
+        if self.config.clahe:
+            return self.config.clahe_size, "uint8"
+        return (2 * self.size, "uint16") if self.registers else (self.size, "float32")
 
     def shrink(self, scan: Scan) -> Shrunk:
         """Do the stages that need the film at full size and depth."""
@@ -88,48 +121,74 @@ class Preparation:
         if config.markers == "inpaint":
             pixels = inpaint_markers(pixels)
         film_shape = scan.pixels.shape[0], scan.pixels.shape[1]
-        if not config.clahe:
-            return Shrunk(resize(pixels, self.size), box, film_shape, warnings)
-        small = resize(pixels, config.clahe_size)
-        eight_bit = np.clip(np.rint(small * 255.0), 0, 255).astype(np.uint8)
-        return Shrunk(eight_bit, box, film_shape, warnings)
+        side, depth = self._kept
+        small = resize(pixels, side)
+        if depth != "float32":
+            top = np.iinfo(depth).max
+            small = np.clip(np.rint(small * np.float32(top)), 0, top).astype(depth)
+        return Shrunk(small, box, film_shape, warnings)
 
     def finish(self, shrunk: Shrunk) -> Prepared:
-        """Do the rest."""
+        """Do the rest.
+
+        Raises:
+            UsageError: Films are to be registered, and there is no template yet.
+        """
         config = self.config
-        if shrunk.pixels.dtype == np.uint8:
-            eight_bit = np.asarray(shrunk.pixels, dtype=np.uint8)
-            equalised = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles)
-            square = resize(equalised.astype(np.float32) / 255.0, self.size)
-        else:
-            square = np.asarray(shrunk.pixels, dtype=np.float32)
+        pixels, warnings = shrunk.pixels, shrunk.warnings
+        geometry, inside = crop_geometry(shrunk.film_shape, shrunk.box, self.size), None
+        if self.registers:
+            if self.template is None:
+                raise UsageError("prepare.register needs the template that `anomaly fit` makes of the normals first.")
+            aligned = align(small_copy(pixels), self.template)
+            if aligned.refused is None:
+                pixels = warp(pixels, aligned.matrix)
+                geometry, inside = _registered(geometry, aligned.matrix)
+            else:
+                warnings = (*warnings, f"{NOT_REGISTERED}: {aligned.refused}; its score is less sure")
+        if config.clahe:
+            eight_bit = np.asarray(pixels, dtype=np.uint8)
+            pixels = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles)
+        top = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype.name).max
+        square = resize(np.asarray(pixels, dtype=np.float32) / np.float32(top), self.size)
         square = np.clip(square, 0.0, 1.0)
         grey = square.ndim == 2
         channels = np.repeat(square[None], config.channels, axis=0) if grey else square.transpose(2, 0, 1)
         image = np.ascontiguousarray(channels * 2.0 - 1.0, dtype=np.float32)
-        return Prepared(image, crop_geometry(shrunk.film_shape, shrunk.box, self.size), shrunk.warnings)
+        return Prepared(image, geometry, warnings, inside)
+
+
+def _registered(geometry: Geometry, matrix: Float64) -> tuple[Geometry, NDArray[np.bool_] | None]:
+    """Return the way back from a registered square, and which of its pixels show film (None for all).
+
+    Args:
+        geometry: Of the square before it was registered.
+        matrix: float64 (3, 3), from the registered unit square to the former.
+    """
+    size = geometry.size
+    to_unit = pixels_to_unit(size)
+    way = geometry.matrix @ np.linalg.inv(to_unit) @ matrix @ to_unit
+    place = np.arange(size)
+    x, y = ((matrix @ to_unit)[row, :, None, None] for row in (0, 1))
+    inside = np.ones((size, size), np.bool_)
+    for across, down, shift in (x, y):
+        at = across * place + down * place[:, None] + shift
+        inside &= (at >= -_ROUNDING) & (at <= 1 + _ROUNDING)
+    return Geometry(way, geometry.film_shape, size), None if inside.all() else inside
 
 
 def pack_prepared(prepared: Prepared) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return arrays and plain JSON that `unpack_prepared` turns back."""
     geometry = prepared.geometry
     meta = {"shape": list(geometry.film_shape), "size": geometry.size, "warnings": list(prepared.warnings)}
-    return {"image": prepared.image, "matrix": geometry.matrix}, meta
+    arrays: dict[str, NDArray[Any]] = {"image": prepared.image, "matrix": geometry.matrix}
+    if prepared.inside is not None:
+        arrays["inside"] = prepared.inside
+    return arrays, meta
 
 
 def unpack_prepared(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Prepared:
     """Build from what `pack_prepared` returned."""
     height, width = meta["shape"]
     geometry = Geometry(np.asarray(arrays["matrix"]), (height, width), meta["size"])
-    return Prepared(np.asarray(arrays["image"]), geometry, tuple(meta["warnings"]))
-
-
-def resize(pixels: Float32, size: int) -> Float32:
-    """Stretch an image (H, W) or (H, W, 3) onto size x size: area average where it shrinks, linear where it grows."""
-    import cv2
-
-    if min(pixels.shape[:2]) >= 2 * size:  # the same averages, several times as fast
-        return area_mean(pixels, size, size)
-    shrinks = pixels.shape[0] > size or pixels.shape[1] > size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (size, size), interpolation=method), dtype=np.float32)
+    return Prepared(np.asarray(arrays["image"]), geometry, tuple(meta["warnings"]), arrays.get("inside"))

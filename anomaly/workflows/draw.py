@@ -11,6 +11,7 @@ from anomaly.calibrate import load_calibration
 from anomaly.heatmaps import HeatScale, overlay, with_legend, write_png
 from anomaly.prepare.geometry import on_shape
 from anomaly.records import UInt8
+from anomaly.runs import RECEIPT, read_json
 from anomaly.workflows.panels import FILM_SIDE, Panel, load_panel
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import ScoreLine, read_scores
@@ -32,13 +33,24 @@ def draw_heatmaps(out: Path, *, contour: bool = False, top: int | None = None, o
         DataError: Not a results folder, or a damaged panel.
     """
     lines = [line for line in read_scores(out) if panel_path(out, line).is_file()][:top]
-    scale = HeatScale.from_quantiles(load_calibration(out).pixel_quantiles)
+    scale = heat_scale(out)
     for done, line in enumerate(lines, start=1):
         picture = draw(load_panel(panel_path(out, line)), scale, contour=contour)
         page = with_legend(picture, scale, caption=caption(line), contour=contour)
         write_png(out / "heatmaps" / f"{line.row.scan_id}.png", page)
         on_progress(done, len(lines), "drawing")
     return len(lines)
+
+
+def heat_scale(out: Path) -> HeatScale:
+    """Return the one scale of a results folder, in the unit its method's maps have.
+
+    Raises:
+        DataError: No receipt.
+        ModelError: The calibration is missing or damaged.
+    """
+    unit = str(read_json(out / RECEIPT).get("heat_unit", ""))
+    return HeatScale.from_quantiles(load_calibration(out).pixel_quantiles, unit)
 
 
 def draw(panel: Panel, scale: HeatScale, *, contour: bool = False) -> UInt8:

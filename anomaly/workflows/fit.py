@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.calibrate import Calibration, calibrate
 from anomaly.config import Recipe, dump_recipe, load_recipe, validate
@@ -14,7 +15,7 @@ from anomaly.detectors.base import Detector
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.cache import open_cache
 from anomaly.prepare.prepare import Preparation
-from anomaly.prepare.source import ImageSpool
+from anomaly.prepare.source import FilmSpool, ImageSpool
 from anomaly.records import Float32
 from anomaly.registry import detector_class
 from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_json, write_table, write_text
@@ -24,6 +25,7 @@ from anomaly.workflows.fingerprint import FINGERPRINT, content_digest, fingerpri
 from anomaly.workflows.model import save_model
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import read_files
+from anomaly.workflows.register import finish_films, fit_preparation, refusal_notes
 from anomaly.workflows.selection import (
     SPLITS,
     Look,
@@ -96,7 +98,7 @@ def fit(
 
     Raises:
         DataError: Too few normals, scans whose labels do not allow the fit, or a film or patient in both training and
-            test set.
+            test set, or films too unlike one another to be registered.
         UsageError: Wrong settings or output folder.
     """
     recipe, detector = resolve(recipe, device=device)
@@ -121,10 +123,11 @@ def fit(
         "exclude": sorted(rules.exclude),
         "layout": listing.layout,
     }
-    with receipt(output, "fit", facts), ImageSpool(output) as images:
+    with receipt(output, "fit", facts), ImageSpool(output) as images, FilmSpool(output) as films:
         write_text(output / "config.yaml", dump_recipe(recipe))
         write_json(output / FINGERPRINT, told)
-        looks, failed, place = _read(selection, rules, recipe, images, workers, on_progress)
+        preparation = Preparation(recipe.prepare, recipe.size)
+        looks, failed, place = _read(selection, rules, recipe, preparation, images, films, workers, on_progress)
         roles = assign_roles(selection, looks, failed, rules, label=str(scans))
         facts |= {
             "left_out": count_reasons(roles.left_out),
@@ -136,10 +139,21 @@ def fit(
             _same_split(output / SPLITS, roles)
         write_table(output / SPLITS, roles.table())
         train, held_out = ([place[look.file.scan_id] for look in part] for part in (roles.train, roles.calibration))
+        unregistered: list[str] = []
+        if not preparation.fitted:
+            preparation = fit_preparation(preparation, films, train, on_progress)
+            refused = finish_films(preparation, films, train + held_out, images, workers, on_progress)
+            train, held_out = list(range(len(train))), list(range(len(train), len(images)))
+            parts = {"training": refused[: len(train)], "held-out": refused[len(train) :]}
+            facts["not_registered"] = {name: sum(part) for name, part in parts.items()}
+            unregistered = [note for name, part in parts.items() for note in refusal_notes(part, f"{name} normals")]
+            facts["notes"] += unregistered
         recorder = RunRecorder(output, resume=resume, on_progress=on_progress)
         detector.fit(images.source(train, roles.groups[: len(train)]), recorder=recorder)
         recorder.flush()
-        calibration = calibrate(*score_in_chunks(detector, images.take(held_out), on_progress, "calibrating"))
+        inside = images.inside(held_out)
+        scores, heat = score_in_chunks(detector, images.take(held_out), inside, on_progress, "calibrating")
+        calibration = calibrate(scores, heat)
         facts |= {"trained": len(train), "held_out": len(held_out), "test": len(roles.test)}
         data = {
             "fingerprint_sha256": told["sha256"],
@@ -151,9 +165,11 @@ def fit(
             "split_notes": list(roles.notes),
             "scored_on": detector.runs_on(),
         }
-        save_model(output / "model", recipe, detector, calibration, data=data)
+        if preparation.registers:
+            data["not_registered"] = facts["not_registered"]
+        save_model(output / "model", recipe, preparation, detector, calibration, data=data)
     unreadable = tuple(reason for _, reason in roles.failed)
-    notes = (*listing.notes, *roles.notes, *_notes(roles, calibration, recipe.calibration.alpha))
+    notes = (*listing.notes, *roles.notes, *unregistered, *_notes(roles, calibration, recipe.calibration.alpha))
     return FitSummary(
         output, len(train), len(held_out), len(roles.test), count_reasons(roles.left_out), unreadable, notes
     )
@@ -189,28 +205,44 @@ def _notes(roles: Roles, calibration: Calibration, alpha: float) -> list[str]:
     return notes
 
 
-def score_in_chunks(detector: Detector, images: Float32, on_progress: Ticker, what: str) -> tuple[Float32, Float32]:
-    """Score many images a chunk at a time, so that progress can be shown; the answer is that of one call."""
+def score_in_chunks(
+    detector: Detector, images: Float32, inside: NDArray[np.bool_], on_progress: Ticker, what: str
+) -> tuple[Float32, Float32]:
+    """Score many images a chunk at a time, so that progress can be shown; the answer is that of one call.
+
+    Returns:
+        Scores (n,), and what the maps say of every pixel that shows film, float32 (p,).
+    """
     batch = detector.config.score_batch
-    scores, heatmaps = [], []
+    scores, heat = [], []
     for start in range(0, len(images), batch):
-        out = detector.score(images[start : start + batch])
+        part = slice(start, start + batch)
+        out = detector.score(images[part], inside=inside[part])
         if out.heatmaps is None:
             raise DataError(f"{detector.name} drew no map for a held-out normal.")
         scores.append(out.scores)
-        heatmaps.append(out.heatmaps)
+        heat.append(out.heatmaps[inside[part]])
         on_progress(min(start + batch, len(images)), len(images), what)
-    return np.concatenate(scores), np.concatenate(heatmaps)
+    return np.concatenate(scores), np.concatenate(heat)
 
 
 def _read(
-    selection: Selection, rules: Rules, recipe: Recipe, images: ImageSpool, workers: int, on_progress: Ticker
+    selection: Selection,
+    rules: Rules,
+    recipe: Recipe,
+    preparation: Preparation,
+    images: ImageSpool,
+    films: FilmSpool,
+    workers: int,
+    on_progress: Ticker,
 ) -> tuple[dict[str, Look], dict[str, str], dict[str, int]]:
-    """Read what roles hang on: what may be trained on goes into `images`, at the place told; the rest is looked at."""
+    """Read what roles hang on; what is not a normal is only looked at.
+
+    Normals go into `images`, at the place told; into `films` where the preparation is not fitted yet.
+    """
     looks: dict[str, Look] = {}
     failed: dict[str, str] = {}
     place: dict[str, int] = {}
-    preparation = Preparation(recipe.prepare, recipe.size)
     cache = open_cache()
     every, normals = selection.to_read(rules), len(selection.chosen) + len(selection.calibration)
     parts = ((every[:normals], preparation), (every[normals:], None))
@@ -230,6 +262,8 @@ def _read(
                 looks[scan_id] = Look.of(outcome)
             if outcome.prepared is not None:
                 place[scan_id] = images.append(outcome.prepared.image)
+            elif outcome.shrunk is not None:
+                place[scan_id] = films.append(outcome.shrunk)
             on_progress(len(looks) + len(failed), len(every), "reading")
     return looks, failed, place
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,19 @@ from anomaly.config import PrepareConfig, ReadConfig, Recipe, Settings, validate
 from anomaly.detectors.base import WEIGHTS, Detector
 from anomaly.errors import DataError, ModelError, UsageError
 from anomaly.prepare.prepare import Preparation
+from anomaly.prepare.register import Template
 from anomaly.registry import detector_class
-from anomaly.runs import owner, read_json, sha256_of, write_json, write_text
+from anomaly.runs import owner, read_json, read_tensors, sha256_of, write_json, write_tensors, write_text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: without prepare.register."""
 MODEL_JSON = "model.json"
+PREPARATION = "preparation.safetensors"
+"""What the preparation has learnt from the normals, where it learns anything."""
+_REGISTERED = f"""
+Every film is first brought onto the mean normal chest ({PREPARATION}); one that cannot be is scored as it is, with a
+warning in scores.csv.
+"""
 INTENDED_USE = "Research only: ranking scans for review. Not a medical device, never a diagnosis."
 
 
@@ -39,6 +48,12 @@ class ModelFacts(Settings):
     intended_use: str
     sha256: dict[str, str]
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that make up the model, beside model.json and the card."""
+        learnt = () if self.prepare.registration == "none" else (PREPARATION,)
+        return (WEIGHTS, CALIBRATION, *learnt)
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -53,6 +68,7 @@ class Model:
 def save_model(
     folder: Path,
     recipe: Recipe,
+    preparation: Preparation,
     detector: Detector,
     calibration: Calibration,
     *,
@@ -63,12 +79,15 @@ def save_model(
     Args:
         folder: Where; made if missing.
         recipe: As it was fitted.
+        preparation: Fitted.
         detector: Fitted.
         calibration: Of that detector.
         data: Fingerprint of the scans: counts, hash of the file list, …
     """
     detector.save(folder)
     calibration.save(folder)
+    if preparation.template is not None:
+        write_tensors(folder / PREPARATION, *preparation.template.to_entry())
     facts = ModelFacts(
         schema_version=SCHEMA_VERSION,
         anomaly_version=anomaly.__version__,
@@ -87,17 +106,18 @@ def save_model(
 
 
 def describe_model(folder: Path, facts: ModelFacts) -> None:
-    """Write the model card and, last, model.json with the sha256 of the files it stands for."""
+    """Write the model card and, last, model.json, of this schema, with the sha256 of the files it stands for."""
     write_text(folder / "README.md", _card(facts))
-    sha256 = {name: sha256_of(folder / name) for name in (WEIGHTS, CALIBRATION)}
-    sha256[MODEL_JSON] = _digest(facts)
-    write_json(folder / MODEL_JSON, facts.model_copy(update={"sha256": sha256}).model_dump(mode="json"))
+    sha256 = {name: sha256_of(folder / name) for name in facts.files}
+    told = facts.model_dump(mode="json") | {"schema_version": SCHEMA_VERSION}
+    sha256[MODEL_JSON] = _digest(told)
+    write_json(folder / MODEL_JSON, {**told, "sha256": sha256})
 
 
-def _digest(facts: ModelFacts) -> str:
-    """Return the sha256 of everything model.json says but the checksums."""
-    told = facts.model_dump(mode="json", exclude={"sha256"})
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def _digest(told: Mapping[str, Any]) -> str:
+    """Return the sha256 of everything model.json says, as it says it, but the checksums."""
+    rest = {key: value for key, value in told.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def find_model(path: Path) -> Path:
@@ -127,7 +147,7 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
     """
     folder = find_model(Path(path))
     facts = read_facts(folder)
-    for name in (WEIGHTS, CALIBRATION):
+    for name in facts.files:
         file = folder / name
         if not file.is_file():
             raise ModelError(f"{file} is missing: copy the whole model folder again, or fit again.")
@@ -138,7 +158,17 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
     except UsageError as error:
         raise ModelError(f"{folder}: {error}") from error
     detector: Detector = cls.load(folder, device=device)
-    return Model(facts, Preparation(facts.prepare, facts.size), detector, load_calibration(folder))
+    return Model(facts, _load_preparation(folder, facts), detector, load_calibration(folder))
+
+
+def _load_preparation(folder: Path, facts: ModelFacts) -> Preparation:
+    preparation = Preparation(facts.prepare, facts.size)
+    if not preparation.registers:
+        return preparation
+    try:
+        return preparation.with_template(Template.from_entry(*read_tensors(folder / PREPARATION)))
+    except (DataError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{folder / PREPARATION} holds no template: {error}. Fit the model again.") from error
 
 
 def read_facts(folder: Path) -> ModelFacts:
@@ -161,12 +191,13 @@ def read_facts(folder: Path) -> ModelFacts:
         facts = validate(ModelFacts, data, str(folder / MODEL_JSON))
     except UsageError as error:
         raise ModelError(str(error)) from error
-    if facts.sha256.get(MODEL_JSON) != _digest(facts):
+    if facts.sha256.get(MODEL_JSON) != _digest(data):
         raise ModelError(f"{folder / MODEL_JSON} was changed after the fit: copy it again, or fit again.")
     return facts
 
 
 def _card(facts: ModelFacts) -> str:
+    registered = "" if facts.prepare.registration == "none" else _REGISTERED
     counts = "\n".join(f"* {key}: {value}" for key, value in facts.data.items())
     return f"""# Anomaly model: {facts.method}
 
@@ -175,7 +206,7 @@ def _card(facts: ModelFacts) -> str:
 Fitted on normal scans only, with anomaly {facts.anomaly_version}. A score ranks scans by how unusual they look beside
 those normals; a p-value says what share of the held-out normals score as high. On scans from another site, scanner or
 age group both shift: recalibrate with `anomaly calibrate`.
-
+{registered}
 {counts}
 
 Settings are in model.json; nothing here is a pickle.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import heapq
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.geometry import on_shape, to_film
@@ -16,6 +17,9 @@ from anomaly.runs import writing
 from anomaly.scans.shrink import area_mean
 
 FILM_SIDE = 512
+_ROUNDING = 1e-9  # what multiplying matrices may leave where nothing turns
+TERM = "term."
+"""Before the name of a term's map in a panel's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,8 @@ class Panel:
     """What to draw.
 
     `film` uint8 (h, w) or (h, w, 3), longer side <= 512; `prepared` and `twin` uint8 (S, S[, 3]), twin None where the
-    method has none; `heatmap` float32 (S, S) >= 0; `geometry` leads from the square to `film`'s pixels.
+    method has none; `heatmap` float32 (S, S) >= 0; `geometry` leads from the square to `film`'s pixels; `term_maps`
+    like `heatmap`, of each term that has a map of its own.
     """
 
     film: UInt8
@@ -31,6 +36,12 @@ class Panel:
     twin: UInt8 | None
     heatmap: Float32
     geometry: Geometry
+    term_maps: dict[str, Float32] = field(default_factory=dict)
+
+    @property
+    def registered(self) -> bool:
+        """Whether the square was laid on a template: a crop or a resize alone turns and shears nothing."""
+        return bool(np.any(np.abs(self.geometry.matrix[[0, 1], [1, 0]]) > _ROUNDING))
 
     def heat_on_film(self) -> Float32:
         """Return the map on the film's grid, float32 (h, w) >= 0."""
@@ -57,6 +68,7 @@ def make_panel(film: UInt8, prepared: Prepared, output: DetectorOutput, index: i
         None if output.twin is None else _picture(output.twin[index]),
         output.heatmaps[index],
         on_shape(prepared.geometry, (film.shape[0], film.shape[1])),
+        {name: maps[index] for name, maps in output.term_maps.items()},
     )
 
 
@@ -66,16 +78,17 @@ def _picture(image: Float32) -> UInt8:
 
 
 def save_panel(path: Path, panel: Panel) -> None:
-    """Write a panel as .npz, whole or not at all; the map is kept as float16."""
+    """Write a panel as .npz, whole or not at all; maps are kept as float16."""
     arrays = {
         "film": panel.film,
         "prepared": panel.prepared,
-        "heatmap": np.minimum(panel.heatmap, np.finfo(np.float16).max).astype(np.float16),
+        "heatmap": _halved(panel.heatmap),
         "matrix": panel.geometry.matrix,
         "size": np.int64(panel.geometry.size),
     }
     if panel.twin is not None:
         arrays["twin"] = panel.twin
+    arrays |= {TERM + name: _halved(heatmap) for name, heatmap in panel.term_maps.items()}
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
     with writing(path) as file:
@@ -92,9 +105,18 @@ def load_panel(path: Path) -> Panel:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             film = kept["film"]
             geometry = Geometry(kept["matrix"], film.shape[:2], int(kept["size"]))
-            return Panel(film, kept["prepared"], kept.get("twin"), kept["heatmap"].astype(np.float32), geometry)
+            terms = {
+                name.removeprefix(TERM): kept[name].astype(np.float32) for name in kept.files if name.startswith(TERM)
+            }
+            heatmap = kept["heatmap"].astype(np.float32)
+            return Panel(film, kept["prepared"], kept.get("twin"), heatmap, geometry, terms)
     except Exception as error:  # a damaged zip raises half a dozen kinds
         raise DataError(f"Cannot read the panel {path}: {error}. Score again with --overwrite.") from error
+
+
+def _halved(heatmap: Float32) -> NDArray[np.float16]:
+    """Return a map as float16, the hottest of it at what that can hold."""
+    return np.minimum(heatmap, np.finfo(np.float16).max).astype(np.float16)
 
 
 class PanelShelf:

@@ -110,14 +110,15 @@ def _work(request: Mapping[str, Any], data: bytes) -> tuple[dict[str, Any], byte
     scan = decode_scan(file, data, max_megapixels=request["max_megapixels"], channels=request["channels"])
     reply: dict[str, Any] = {}
     arrays: Arrays = {}
-    if "prepared" in request["kinds"]:
+    if {"prepared", "shrunk"} & set(request["kinds"]):
         preparation = Preparation(PrepareConfig(**request["prepare"]), request["size"])
         shrunk = preparation.shrink(scan)
-        made, reply["prepared"] = pack_prepared(preparation.finish(shrunk))
-        arrays |= {f"prepared.{name}": array for name, array in made.items()}
-    if "shrunk" in request["kinds"]:
-        made, reply["shrunk"] = shrunk.to_entry()
-        arrays |= {f"shrunk.{name}": array for name, array in made.items()}
+        if "prepared" in request["kinds"]:
+            made, reply["prepared"] = pack_prepared(preparation.finish(shrunk))
+            arrays |= {f"prepared.{name}": array for name, array in made.items()}
+        if "shrunk" in request["kinds"]:
+            made, reply["shrunk"] = shrunk.to_entry()
+            arrays |= {f"shrunk.{name}": array for name, array in made.items()}
     if "findings" in request["kinds"]:
         found, reply["findings"] = examine(scan, request["content_sha256"]).to_entry()
         arrays |= {f"findings.{name}": array for name, array in found.items()}

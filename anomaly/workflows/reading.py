@@ -54,12 +54,16 @@ _LIBRARIES = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one file: its prepared form and what was found, as far as asked for, or the reason why not."""
+    """What became of one file: its prepared form and what was found, as far as asked for, or the reason why not.
+
+    `shrunk` stands in for `prepared` where the preparation is not fitted yet.
+    """
 
     file: ScanFile
     prepared: Prepared | None = None
     findings: Findings | None = None
     error: str | None = None
+    shrunk: Shrunk | None = None
 
     @property
     def patient(self) -> str | None:
@@ -93,7 +97,7 @@ def read_files(
         files: What to read.
         read: Limits of reading.
         channels: 1 turns real colour to grey, 3 keeps it.
-        preparation: Of the model; None to prepare nothing.
+        preparation: Of the model; None to prepare nothing. One that is not fitted leaves films `shrunk`.
         examine: Also report `Findings`; without them a DICOM file's own patient and view are not known.
         workers: Processes at most; few files start fewer, and files found in the cache none.
         cache: From `open_cache`; None to do without.
@@ -148,14 +152,15 @@ class _Task:
         if self.cache:
             for kind in missing:
                 self.cache.put(keys[kind], *parts[kind])
-        return Outcome(file, self._prepared(parts), Findings.from_entry(*parts["findings"]) if self.examine else None)
-
-    def _prepared(self, parts: Mapping[str, _Part]) -> Prepared | None:
+        findings = Findings.from_entry(*parts["findings"]) if self.examine else None
         if self.preparation is None:
-            return None
+            return Outcome(file, findings=findings)
         if "prepared" in parts:
-            return unpack_prepared(*parts["prepared"])
-        return self.preparation.finish(Shrunk.from_entry(*parts["shrunk"]))
+            return Outcome(file, unpack_prepared(*parts["prepared"]), findings)
+        shrunk = Shrunk.from_entry(*parts["shrunk"])
+        if not self.preparation.fitted:
+            return Outcome(file, findings=findings, shrunk=shrunk)
+        return Outcome(file, self.preparation.finish(shrunk), findings)
 
     def _wanted(self) -> list[str]:
         """Return the parts that the cache keeps."""
@@ -197,7 +202,9 @@ class _Task:
             "seconds": self.seconds,
             "kinds": kinds,
         }
-        if "shrunk" in kinds:  # a film just decoded is prepared to the end there; to be kept, it travels as well
+        registers = self.preparation is not None and self.preparation.registers
+        # a film just decoded is prepared to the end there, unless it needs the template; to be kept, it travels as well
+        if "shrunk" in kinds and not registers:
             kinds = ["prepared", *(kind for kind in kinds if kind != "shrunk" or self.cache)]
             request["kinds"] = kinds
         if self.preparation is not None:

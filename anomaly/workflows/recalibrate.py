@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 from anomaly.calibrate import calibrate
-from anomaly.detectors.base import WEIGHTS
 from anomaly.prepare.cache import open_cache
 from anomaly.prepare.source import ImageSpool
 from anomaly.runs import claim_folder, receipt, sha256_of, write_table
@@ -16,6 +15,7 @@ from anomaly.workflows.fit import FitSummary, score_in_chunks
 from anomaly.workflows.model import MODEL_JSON, describe_model, find_model, load_model
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import read_files
+from anomaly.workflows.register import refusal_notes, was_refused
 from anomaly.workflows.selection import SPLITS, TEST, TRAIN, count_reasons, enough, run_splits, select_normals
 
 
@@ -59,6 +59,7 @@ def recalibrate(
     with receipt(output, "calibrate", begun) as facts, ImageSpool(output) as images:
         seen_by = run_splits(model_path)
         used = {row["content_sha256"] for row in seen_by if row["role"] in (TRAIN, TEST)}
+        refused: list[bool] = []
         failed, left_out = [], [*selection.left_out, *((file, "of a test split") for file in selection.test)]
         outcomes = read_files(
             chosen,
@@ -75,15 +76,19 @@ def recalibrate(
             elif outcome.findings is not None and outcome.findings.content_sha256 in used:
                 left_out.append((outcome.file, "trained or tested on by this model"))
             else:
-                images.append(outcome.prepared.image)
+                images.append(outcome.prepared.image, outcome.prepared.inside)
+                refused.append(was_refused(outcome.prepared))
         reasons = count_reasons(left_out)
         enough(len(images), str(normals), left_out)
-        calibration = calibrate(*score_in_chunks(model.detector, images.all(), on_progress, "calibrating"))
+        inside = images.inside(range(len(images)))
+        scores, heat = score_in_chunks(model.detector, images.all(), inside, on_progress, "calibrating")
+        calibration = calibrate(scores, heat)
         if seen_by:  # so that the new run, too, says what its weights have seen
             write_table(output / SPLITS, [list(seen_by[0]), *(list(row.values()) for row in seen_by)])
         new = output / "model"
         new.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / WEIGHTS, new / WEIGHTS)
+        for name in model.facts.files:
+            shutil.copyfile(folder / name, new / name)
         calibration.save(new)
         data = {
             **{f"parent_{key}": value for key, value in model.facts.data.items()},
@@ -92,9 +97,12 @@ def recalibrate(
             "fingerprint_sha256": seen,
             "scored_on": model.detector.runs_on(),
         }
+        if model.preparation.registers:
+            data["not_registered"] = sum(refused)
         describe_model(new, model.facts.model_copy(update={"parent": parent, "data": data}))
         facts |= {"held_out": len(images), "failed": len(failed), "left_out": reasons}
-        notes = [f"The smallest p-value these {len(images)} normals can give is {calibration.smallest_alpha:.3g}."]
+        notes = refusal_notes(refused, "normals")
+        notes += [f"The smallest p-value these {len(images)} normals can give is {calibration.smallest_alpha:.3g}."]
     if not seen_by:
         notes.append("The model came without its splits.csv, so nothing shows that it was not trained on these scans.")
     return FitSummary(output, 0, data["held_out_normals"], 0, reasons, tuple(failed), (*listing.notes, *notes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ import numpy as np
 import anomaly
 from anomaly.calibrate import Calibration, load_calibration
 from anomaly.heatmaps import HeatScale, colour_stops
-from anomaly.records import ABNORMAL, NORMAL
+from anomaly.records import ABNORMAL, NORMAL, UInt8
 from anomaly.runs import RECEIPT, read_json, write_text
-from anomaly.workflows.draw import draw, enlarged, panel_path
+from anomaly.workflows.draw import draw, enlarged, heat_scale, panel_path
 from anomaly.workflows.evaluate import EVALUATION
-from anomaly.workflows.panels import load_panel
+from anomaly.workflows.panels import Panel, load_panel
 from anomaly.workflows.pictures import data_uri
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import ScoreLine, flags, read_scores
 
 REPORT = "report.html"
+_TERM_SIDE = 300
+_LABEL = 12.0  # hundredths of the bar that a label takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,19 @@ class _Card:
     label: str
     film: str
     prepared: str
+    registered: bool
     twin: str | None
     overlay: str
+    terms: list[_Term]
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """One thing the score is made of, and its small map where it has one."""
+
+    name: str
+    value: float
+    overlay: str | None
 
 
 def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_progress: Ticker = silent) -> Path:
@@ -59,7 +72,7 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
     receipt = read_json(out / RECEIPT)
     alpha = float(receipt["alpha"]) if alpha is None else alpha
     calibration = load_calibration(out)
-    scale = HeatScale.from_quantiles(calibration.pixel_quantiles)
+    scale = heat_scale(out)
     scored = [line for line in lines if line.row.score is not None]
     cards = []
     shown = [line for line in scored if panel_path(out, line).is_file()][:top]
@@ -71,7 +84,7 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
     text = page.get_template("report.html.j2").render(
         version=anomaly.__version__,
         receipt=receipt,
-        receipt_text=json.dumps(receipt, indent=2),
+        receipt_text=json.dumps(receipt, indent=2, ensure_ascii=False),
         alpha=alpha,
         smallest_alpha=calibration.smallest_alpha,
         threshold=calibration.threshold(alpha),
@@ -84,6 +97,7 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
         cards=cards,
         colours=colour_stops(24),
         ticks=_ticks(scale),
+        unit=scale.unit,
         evaluation=evaluation,
     )
     write_text(out / REPORT, text.encode("utf-8", errors="replace").decode("utf-8"))
@@ -99,14 +113,41 @@ def _card(out: Path, line: ScoreLine, scale: HeatScale, alpha: float) -> _Card:
         label,
         data_uri(panel.film),
         data_uri(panel.prepared, lossless=True),
+        panel.registered,
         None if panel.twin is None else data_uri(panel.twin, lossless=True),
         data_uri(draw(panel, scale)),
+        [_term(name, value, panel, scale) for name, value in line.row.terms.items()],
     )
 
 
+def _term(name: str, value: float, panel: Panel, scale: HeatScale) -> _Term:
+    """Return a term with its map on the film, on the scale of the whole map, at the size it has on the page."""
+    heatmap = panel.term_maps.get(name)
+    if heatmap is None:
+        return _Term(name, value, None)
+    return _Term(name, value, data_uri(_small(draw(replace(panel, heatmap=heatmap), scale))))
+
+
+def _small(picture: UInt8) -> UInt8:
+    """Return a picture, uint8 (h, w, 3), with its longer side at `_TERM_SIDE`, twice what the page shows it at."""
+    import cv2
+
+    height, width = picture.shape[:2]
+    factor = _TERM_SIDE / max(height, width)
+    shape = max(1, round(width * factor)), max(1, round(height * factor))
+    return np.asarray(cv2.resize(picture, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
 def _ticks(scale: HeatScale) -> list[dict[str, Any]]:
+    """Return where the labels of the bar stand, in hundredths of its length; one too near the last goes below it."""
     span = scale.high - scale.low
-    return [{"at": 100.0 * (value - scale.low) / span, "label": label} for value, label in scale.ticks]
+    ticks: list[dict[str, Any]] = []
+    for value, label in scale.ticks:
+        at = 100.0 * (value - scale.low) / span
+        room = _LABEL if value < scale.high else 1.5 * _LABEL  # the last one ends where it stands
+        crowded = bool(ticks) and at - ticks[-1]["at"] < room and not ticks[-1]["below"]
+        ticks.append({"at": at, "label": label, "below": crowded})
+    return ticks
 
 
 def _histogram(scored: list[ScoreLine], calibration: Calibration, alpha: float) -> str:

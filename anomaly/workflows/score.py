@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.cache import open_cache
-from anomaly.records import ResultRow, ScanFile
+from anomaly.records import Float32, Prepared, ResultRow, ScanFile
 from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
 from anomaly.scans.patients import hash_patient
 from anomaly.scans.quality import EXCLUDING
@@ -84,9 +85,19 @@ def score_files(model: Model, files: Sequence[ScanFile], *, workers: int = 2) ->
     yield from _score_chunk(model, waiting)
 
 
+def _stacked(films: Sequence[Prepared]) -> tuple[Float32, NDArray[np.bool_]]:
+    """Return a detector's input: images float32 (n, C, S, S), and which of their pixels show film, bool (n, S, S)."""
+    everywhere = np.ones(films[0].image.shape[1:], np.bool_)
+    inside = [everywhere if film.inside is None else film.inside for film in films]
+    return np.stack([film.image for film in films]), np.stack(inside)
+
+
 def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
-    images = [outcome.prepared.image for outcome in outcomes if outcome.prepared is not None]
-    output = model.detector.score(np.stack(images)) if images else None
+    ready = [outcome.prepared for outcome in outcomes if outcome.prepared is not None]
+    output = None
+    if ready:
+        images, inside = _stacked(ready)
+        output = model.detector.score(images, inside=inside)
     index = 0
     for outcome in outcomes:
         file = outcome.file
@@ -166,6 +177,7 @@ def score(
     }
     facts |= {
         "scored_on": model.detector.runs_on(),
+        "heat_unit": model.detector.heat_unit,
         "hashed_paths": hash_paths,
         "split": split,
         "not_images": listing.others,

@@ -301,8 +301,10 @@ def test_bf16_ranks_as_fp32_does(trained: tuple[AnoGan, Float32]) -> None:
 # scores
 
 
-def match_of(scan: Any, twin: Any, scan_features: Any, twin_features: Any) -> Match:
-    return Match(*(np.asarray(values, np.float32) for values in (scan, twin, scan_features, twin_features)))
+def match_of(scan: Any, twin: Any, scan_features: Any, twin_features: Any, inside: Any = None) -> Match:
+    arrays = [np.asarray(values, np.float32) for values in (scan, twin, scan_features, twin_features)]
+    everywhere = np.ones((len(arrays[0]), *arrays[0].shape[2:]), np.bool_)
+    return Match(*arrays, everywhere if inside is None else inside)
 
 
 def test_schlegl_2017_by_hand() -> None:
@@ -336,6 +338,21 @@ def test_the_map_averages_channels_and_its_blur_stays_within_each_image() -> Non
     assert blurred[0, 8, 8] < raw[0, 8, 8]
     assert blurred[1].max() == 0
     assert raw.dtype == blurred.dtype == np.float32
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.1])
+def test_the_residual_is_a_mean_over_the_film_whatever_lies_outside(sigma: float) -> None:
+    rng = np.random.default_rng(0)
+    scan = rng.uniform(-1, 1, (1, 1, 16, 16))
+    inside = np.ones((1, 16, 16), np.bool_)
+    inside[:, :, 11:] = False
+    other = np.where(inside[:, None], scan, rng.uniform(-1, 1, scan.shape))
+    features = np.zeros((1, 1, 4, 4))
+    matches = [match_of(film, np.zeros_like(scan), features, features, inside) for film in (scan, other)]
+    one, two = (schlegl_2017(match, weight=0.1, residual_sigma=sigma) for match in matches)
+    np.testing.assert_array_equal(one.terms["residual"], two.terms["residual"])
+    np.testing.assert_array_equal(one.heatmaps[inside], two.heatmaps[inside])
+    assert one.terms["residual"] == pytest.approx(one.heatmaps[inside].mean(), rel=1e-5)
 
 
 def test_the_score_is_the_sum_of_its_terms(trained: tuple[AnoGan, Float32]) -> None:

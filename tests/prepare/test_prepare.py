@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from anomaly.config import PrepareConfig
-from anomaly.prepare.prepare import Preparation, Shrunk, resize
+from anomaly.prepare.prepare import Preparation, Shrunk
+from anomaly.prepare.resize import resize
 from anomaly.records import Scan, ScanFile
 from anomaly.scans.dicom_write import write_dicom
 from anomaly.scans.phantom import make_phantom

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from anomaly.errors import OutputError
-from anomaly.prepare.source import ArraySource, ImageSpool
+from anomaly.prepare.prepare import Shrunk
+from anomaly.prepare.source import ArraySource, FilmSpool, ImageSpool
+from anomaly.scans.borders import Box
 
 IMAGES = np.arange(7 * 4, dtype=np.float32).reshape(7, 1, 2, 2)
 
@@ -72,6 +74,41 @@ def test_a_spool_gives_back_what_was_put_in_and_is_gone_afterwards(tmp_path: Pat
     assert not list((tmp_path / "run").iterdir())
     with pytest.raises(ValueError, match="inside its `with`"):
         spool.append(IMAGES[0])
+
+
+def test_a_spool_knows_which_pixels_show_film(tmp_path: Path) -> None:
+    masks = [None, np.eye(3, dtype=np.bool_), np.zeros((3, 3), np.bool_), None]
+    image = np.zeros((1, 3, 3), np.float32)
+    with ImageSpool(tmp_path) as spool:
+        for mask in masks:
+            spool.append(image, mask)
+        for wrong in (np.ones((2, 3), np.bool_), np.ones((3, 3), np.uint8)):
+            with pytest.raises(ValueError, match="mask"):
+                spool.append(image, wrong)
+        found = spool.inside([2, 1, 0, 1])
+        assert found.dtype == np.bool_
+        np.testing.assert_array_equal(found, [masks[2], masks[1], np.ones((3, 3)), masks[1]])
+        assert spool.inside([]).shape == (0, 3, 3)
+
+
+def test_films_that_wait_come_back_whole_whatever_their_form(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    films = [
+        Shrunk(rng.integers(0, 256, (8, 8)).astype(np.uint8), Box(1, 2, 3, 4), (50, 60), ("odd",)),
+        Shrunk(rng.integers(0, 65536, (6, 6, 3)).astype(np.uint16), Box(0, 6, 0, 6), (6, 6), ()),
+        Shrunk(rng.random((5, 5, 3), dtype=np.float32), Box(0, 5, 0, 5), (5, 5), ()),
+    ]
+    with FilmSpool(tmp_path) as spool:
+        assert [spool.append(film) for film in films] == [0, 1, 2]
+        assert len(spool) == 3
+        found = [spool[place] for place in (2, 0, 1)]
+    assert not list(tmp_path.iterdir())
+    for film, kept in zip([films[2], films[0], films[1]], found, strict=True):
+        assert (kept.box, kept.film_shape, kept.warnings) == (film.box, film.film_shape, film.warnings)
+        assert kept.pixels.dtype == film.pixels.dtype
+        np.testing.assert_array_equal(kept.pixels, film.pixels)
+    with pytest.raises(ValueError, match="inside its `with`"):
+        spool.append(films[0])
 
 
 def test_a_spool_is_gone_after_a_failure_and_a_full_disk_is_a_sentence(tmp_path: Path) -> None:

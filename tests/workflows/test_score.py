@@ -19,6 +19,7 @@ from running import anomaly, finish, parts_left, spawn, stop_when, table
 from anomaly import load_model, score_paths
 from anomaly.errors import DataError
 from anomaly.scans.phantom import make_phantom
+from anomaly.workflows.model import SCHEMA_VERSION
 
 REASONS = {
     "truncated.jpg": "copy it again",
@@ -444,7 +445,7 @@ def flipped(path: Path) -> None:
 
 
 def newer(path: Path) -> None:
-    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    path.write_text(path.read_text().replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
 
 
 @pytest.mark.parametrize(

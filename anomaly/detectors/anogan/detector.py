@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -110,7 +111,7 @@ class AnoGan(Detector):
             self._fabric.to_device(net).to(memory_format=torch.channels_last)
         self._generator, self._discriminator = generator, discriminator
 
-    def _score(self, images: Float32, heatmaps: bool) -> DetectorOutput:
+    def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
         scans = self._fabric.to_device(torch.from_numpy(images))
         z = search(
             self._generator,
@@ -128,6 +129,7 @@ class AnoGan(Detector):
                 _numpy(twins),
                 _numpy(self._discriminator.features(scans)),
                 _numpy(self._discriminator.features(twins)),
+                inside,
             )
         scored = self._rule(match)
         if not heatmaps:

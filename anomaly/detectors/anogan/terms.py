@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from anomaly.records import Float32
 
@@ -15,13 +16,14 @@ class Match:
     """Scans beside their twins, as the search leaves them.
 
     `scan`, `twin`: float32 (N, C, S, S) in [-1, 1]; `scan_features`, `twin_features`: float32 (N, F, h, w), the
-    discriminator's intermediate representation of each.
+    discriminator's intermediate representation of each. `inside`: bool (N, S, S), which pixels show film.
     """
 
     scan: Float32
     twin: Float32
     scan_features: Float32
     twin_features: Float32
+    inside: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def schlegl_2017(match: Match, *, weight: float, residual_sigma: float) -> Score
     R is the mean absolute difference per pixel, D the mean absolute difference per discriminator feature; means, not
     the paper's sums, so that the score does not grow with the image. The signed difference is blurred before its
     absolute value is taken, because the generator's pixel noise and slightly shifted ribs cancel under the blur and a
-    diffuse opacity does not; the map is what R averages.
+    diffuse opacity does not; the map is what R averages, over the film. Outside the film nothing differs.
 
     Args:
         match: Scans and twins.
@@ -51,12 +53,13 @@ def schlegl_2017(match: Match, *, weight: float, residual_sigma: float) -> Score
     """
     from scipy.ndimage import gaussian_filter
 
-    difference = match.scan - match.twin
+    difference = np.where(match.inside[:, None], match.scan - match.twin, np.float32(0.0))
     sigma = residual_sigma * difference.shape[-1]
     if sigma > 0:
         difference = gaussian_filter(difference, sigma=(0, 0, sigma, sigma), mode="nearest")
     heatmaps = np.abs(difference).mean(axis=1)
-    residual = heatmaps.mean(axis=(1, 2))
+    pixels = match.inside.sum(axis=(1, 2)).astype(np.float32)
+    residual = np.where(match.inside, heatmaps, np.float32(0.0)).sum(axis=(1, 2)) / pixels
     discrimination = np.abs(match.scan_features - match.twin_features).mean(axis=(1, 2, 3))
     scores = (1.0 - weight) * residual + weight * discrimination
     terms = {"residual": residual, "discrimination": discrimination}

@@ -1,0 +1,221 @@
+"""`atlas`: a statistical atlas of the normal chest. Closed form, no training, no torch, a model of about a megabyte.
+
+Films come registered (`prepare.register: affine`). Each is rebuilt from a few principal components of normal films and
+compared with that normal twin, under several crops and equalisations whose answers are averaged; see `page`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from anomaly.detectors.atlas.looks import Look, put_back
+from anomaly.detectors.atlas.lungs import LOOK as AIR
+from anomaly.detectors.atlas.lungs import air_of
+from anomaly.detectors.atlas.page import TERMS, Page
+from anomaly.detectors.atlas.portrait import Portrait
+from anomaly.detectors.atlas.twin import patient_folds
+from anomaly.detectors.base import Detector, DetectorConfig
+from anomaly.errors import DataError
+from anomaly.prepare.resize import resize
+from anomaly.records import DetectorOutput, Float32, Float64, ImageSource, Target
+from anomaly.runs import Arrays, Recorder
+
+
+class AtlasConfig(DetectorConfig):
+    """Settings of `atlas`. What is a tuple is averaged over; see docs/results.md for what each does alone."""
+
+    crops: tuple[float, ...] = Field(default=(0.75, 0.8, 0.85), min_length=1)
+    """Middle shares of the side to look at."""
+    tiles: tuple[int, ...] = Field(default=(4, 8, 12), min_length=1)
+    """CLAHE's tiles a side."""
+    clips: tuple[float, ...] = Field(default=(1.5, 2.0, 2.5), min_length=1)
+    """CLAHE's clip limits, multiples of the mean bin. Each pair of crop and tiles takes one of them: see `looks`."""
+    side: int = Field(default=32, ge=16, le=128)
+    """Pixels a side on which films are compared."""
+    components: tuple[int, ...] = Field(default=(3, 4, 6, 8), min_length=1)
+    """Principal components of the normal twins."""
+    sigma: float = Field(default=0.0625, gt=0, le=0.5)
+    """Blur of the difference to the twin, a share of the side."""
+    windows: tuple[float, ...] = Field(default=(0.0625, 0.125), min_length=1)
+    """Gaussian windows of the local contrast, shares of the side."""
+    floor: float = Field(default=0.25, ge=0)
+    """Added to each pixel's standard deviation, in units of their mean."""
+    folds: int = Field(default=5, ge=2)
+    """Parts of the normals, patients whole, that take turns in being held out."""
+    elsewhere: float = Field(default=0.2, ge=0, le=1)
+    """How much of the heat the map shows where normal films hold no air, beside all of it where they do."""
+    deficit_weight: float = Field(default=0.3, ge=0)
+    """Of the contrast deficit beside the opacity term, both in standard deviations of held-out normals."""
+    darker_weight: float = Field(default=0.0, ge=0)
+    """Of the other direction (pneumothorax, emphysema, but also films exposed otherwise): reported, not scored."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        ranges = {"crops": (0.3, 1.0), "tiles": (1, 64), "clips": (0.1, 100.0)}
+        ranges |= {"components": (1, self.side**2 // 2), "windows": (0.01, 0.5)}
+        for name, (low, high) in ranges.items():
+            if not all(low <= value <= high for value in getattr(self, name)):
+                raise ValueError(f"{name} must lie in {low} .. {high}")
+        return self
+
+
+class Atlas(Detector):
+    """Score = opacity + deficit_weight * deficit (+ darker_weight * darker), each (value - mean) / sd of normals.
+
+    A term's value is its mean over looks and pixels, in standard deviations of normal variation; mean and sd of a term
+    are those of the training normals out of fold, patients whole. The heatmap is the terms' maps summed as the score
+    weighs them, opacity counting 1: what the score is the mean of, but dimmed to `elsewhere` where a normal chest holds
+    no air. The score takes all of it: what surrounds the lungs tells films apart, but not where to look.
+    """
+
+    name: ClassVar[str] = "atlas"
+    Config: ClassVar[type[DetectorConfig]] = AtlasConfig
+    heat_unit: ClassVar[str] = "σ"
+    config: AtlasConfig
+
+    _pages: list[Page]
+    _air: Float32
+    _scale: Float64
+    _portrait: Portrait
+
+    @property
+    def looks(self) -> list[Look]:
+        """Return every pair of crop and tiles, the clip limits going round: three of each make a Latin square."""
+        settings = self.config
+        pairs = product(enumerate(settings.crops), enumerate(settings.tiles))
+        clips = settings.clips
+        return [Look(crop, tiles, clips[(c + t) % len(clips)], settings.side) for (c, crop), (t, tiles) in pairs]
+
+    def runs_on(self) -> str:
+        """Return where and in which number format scores are computed."""
+        return "cpu fp32"
+
+    def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
+        settings, looks = self.config, self.looks
+        folds = self._folds(images)
+        seen = [np.empty((len(images), settings.side, settings.side), np.float32) for _ in looks]
+        shrunk: list[NDArray[np.float16]] = []
+        mean = np.zeros((AIR.side, AIR.side))
+        done = 0
+        for batch in images.batches():
+            for look, films in zip(looks, seen, strict=True):
+                films[done : done + len(batch)] = look.see(batch)
+            mean += AIR.see(batch).sum(axis=0, dtype=np.float64)
+            shrunk.append(Portrait.shrink(batch))
+            done += len(batch)
+            recorder.progress(done, len(images), "looking")
+        self._air = air_of((mean / done).astype(np.float32))
+        self._pages = []
+        told: list[Float32] = []
+        for look in looks:
+            page, terms = Page.fit(
+                look,
+                seen[len(told)],
+                folds,
+                ranks=settings.components,
+                sigma=settings.sigma,
+                windows=settings.windows,
+                floor=settings.floor,
+            )
+            self._pages.append(page)
+            told.append(terms)
+            recorder.progress(len(told), len(looks), "fitting")
+        values = np.mean(told, axis=0, dtype=np.float64)
+        self._scale = np.stack([values.mean(axis=1), np.maximum(values.std(axis=1), 1e-9)])
+        middle = self._middle.low_rank
+        own = seen[self._pages.index(self._middle)].reshape(len(images), -1)
+        self._portrait = Portrait.fit(middle.coordinates(own, max(settings.components)), np.concatenate(shrunk))
+
+    def _folds(self, images: ImageSource) -> NDArray[np.int64]:
+        """Deal the patients into folds, each leaving enough films of others to fit the components to.
+
+        Raises:
+            DataError: Too few films or patients.
+        """
+        patients = len(np.unique(images.groups))
+        count = min(self.config.folds, patients)
+        if count >= 2:
+            folds = patient_folds(images.groups, count, self.seed)
+            if len(images) - np.bincount(folds).max() > max(self.config.components):
+                return folds
+        raise DataError(
+            f"atlas holds out a part of the patients at a time, which {len(images)} films of {patients} "
+            f"{'patient' if patients == 1 else 'patients'} are too few for with {max(self.config.components)} "
+            "components: give more normals."
+        )
+
+    @property
+    def _middle(self) -> Page:
+        """Return the page whose twin is shown: of the middle crop and tiles."""
+        crops, tiles = self.config.crops, self.config.tiles
+        return self._pages[len(crops) // 2 * len(tiles) + len(tiles) // 2]
+
+    def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
+        values = np.zeros((len(TERMS), len(images)), np.float32)
+        heat = {crop: np.zeros((*values.shape, *2 * [self.config.side]), np.float32) for crop in self.config.crops}
+        for page in self._pages:
+            shown = np.maximum(page.look.film(inside).sum(axis=(1, 2)), 1).astype(np.float32)
+            read = page.read(images, inside)
+            values += read.sum(axis=(2, 3)) / (shown * len(self._pages))
+            heat[page.look.crop] += read / np.float32(len(self.config.tiles))
+        mean, sd = self._scale
+        parts = np.array([1.0, self.config.deficit_weight, self.config.darker_weight]) / sd
+        scores = (parts @ (values - mean[:, None])).astype(np.float32)
+        terms = dict(zip(TERMS, values, strict=True))
+        if not heatmaps:
+            return DetectorOutput(scores, terms=terms)
+        maps = self._on_square(heat)
+        total = np.tensordot((parts / parts[0]).astype(np.float32), maps, axes=1)
+        return DetectorOutput(scores, total, self._twin(images), terms, dict(zip(TERMS, maps, strict=True)))
+
+    def _on_square(self, heat: dict[float, Float32]) -> Float32:
+        """Bring maps together, crop -> float32 (T, N, side, side), on the prepared square: float32 (T, N, S, S).
+
+        Each place shows the mean of the crops that saw it.
+        """
+        whole = np.ones((self.config.side, self.config.side), np.float32)
+        maps = np.zeros((*next(iter(heat.values())).shape[:2], self.size, self.size), np.float32)
+        crops = np.zeros((self.size, self.size), np.float32)
+        for crop, seen in heat.items():
+            crops += put_back(whole, crop, self.size)
+            for t, n in np.ndindex(seen.shape[:2]):
+                maps[t, n] += put_back(seen[t, n], crop, self.size)
+        elsewhere = np.float32(self.config.elsewhere)
+        dimmed = elsewhere + (np.float32(1.0) - elsewhere) * resize(self._air, self.size)
+        maps *= dimmed / np.maximum(crops, np.float32(1.0))
+        return maps
+
+    def _twin(self, images: Float32) -> Float32:
+        """Return the normal twin as a picture, float32 (N, C, S, S) in [-1, 1]."""
+        page = self._middle
+        films = page.look.see(images).reshape(len(images), -1)
+        twin = self._portrait.draw(page.low_rank.coordinates(films, max(page.ranks)), self.size)
+        return np.repeat(twin[:, None], images.shape[1], axis=1)
+
+    def _state(self) -> Arrays:
+        arrays: Arrays = {"scale": self._scale, "air": self._air, **self._portrait.to_arrays()}
+        for number, page in enumerate(self._pages):
+            arrays |= {f"page{number}.{name}": array for name, array in page.to_arrays().items()}
+        return arrays
+
+    def _restore(self, arrays: Arrays, channels: int) -> None:
+        settings = self.config
+        self._scale = arrays["scale"]
+        if self._scale.shape != (2, len(TERMS)):
+            raise ValueError(f"scale of shape {self._scale.shape}")
+        self._air = arrays["air"]
+        if self._air.shape != (AIR.side, AIR.side):
+            raise ValueError(f"air of shape {self._air.shape}")
+        self._portrait = Portrait.from_arrays(arrays, max(settings.components))
+        self._pages = []
+        for number, look in enumerate(self.looks):
+            own = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"page{number}.")}
+            self._pages.append(
+                Page.from_arrays(look, own, sigma=settings.sigma, ranks=settings.components, windows=settings.windows)
+            )

@@ -1,0 +1,68 @@
+"""Several looks at one registered film: its middle, cut a little tighter or wider, equalised more or less locally.
+
+How well the atlas tells films apart depends on the crop and on the tiles of CLAHE, and differently on children and
+adults; so it takes every one of a grid of settings and averages what comes out, rather than the one that did best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomaly.prepare.clahe import equalise
+from anomaly.prepare.resize import resize
+from anomaly.records import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One setting: the middle `crop` of the side, CLAHE in `tiles` x `tiles` regions clipped at `clip`, `side` px."""
+
+    crop: float
+    tiles: int
+    clip: float
+    side: int
+
+    def see(self, images: Float32) -> Float32:
+        """Return the films as this look shows them.
+
+        Args:
+            images: float32 (N, C, S, S) in [-1, 1]; colour is taken as the mean of its channels.
+
+        Returns:
+            float32 (N, side, side) in [0, 1].
+        """
+        cut = margin(self.crop, images.shape[-1])
+        seen = np.empty((len(images), self.side, self.side), np.float32)
+        for image, out in zip(images, seen, strict=True):
+            middle = image.mean(axis=0)[cut : image.shape[1] - cut, cut : image.shape[2] - cut]
+            eight_bit = np.rint((middle + 1.0) * 127.5).astype(np.uint8)
+            equalised = equalise(eight_bit, clip=self.clip, tiles=self.tiles).astype(np.float32)
+            out[:] = resize(equalised / np.float32(255.0), self.side)
+        return seen
+
+    def film(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the pixels it shows are mostly film: bool (N, S, S) -> bool (N, side, side)."""
+        if inside.all():
+            return np.ones((len(inside), self.side, self.side), np.bool_)
+        cut = margin(self.crop, inside.shape[-1])
+        middle = inside[:, cut : inside.shape[1] - cut, cut : inside.shape[2] - cut].astype(np.float32)
+        return np.stack([resize(film, self.side) >= 0.5 for film in middle])
+
+
+def margin(crop: float, size: int) -> int:
+    """Return how many pixels of a square of this size a crop cuts off at each edge."""
+    return round(size * (1.0 - crop) / 2.0)
+
+
+def put_back(heat: Float32, crop: float, size: int) -> Float32:
+    """Put a map of a crop, float32 (side, side), back in its place on the square: (size, size), 0 around it."""
+    import cv2
+
+    cut = margin(crop, size)
+    square = np.zeros((size, size), np.float32)
+    middle = (size - 2 * cut, size - 2 * cut)
+    square[cut : size - cut, cut : size - cut] = cv2.resize(heat, middle, interpolation=cv2.INTER_LINEAR)
+    return square
