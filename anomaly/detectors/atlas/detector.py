@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anomaly.detectors.atlas.looks import Look, put_back
+from anomaly.detectors.atlas.looks import Look, grey, put_back
 from anomaly.detectors.atlas.lungs import LOOK as AIR
 from anomaly.detectors.atlas.lungs import air_of
 from anomaly.detectors.atlas.page import TERMS, Page
@@ -23,7 +23,7 @@ from anomaly.detectors.atlas.twin import patient_folds
 from anomaly.detectors.base import Detector, DetectorConfig
 from anomaly.errors import DataError
 from anomaly.prepare.resize import resize
-from anomaly.records import DetectorOutput, Float32, Float64, ImageSource, Target
+from anomaly.records import DetectorOutput, Float32, Float64, ImageSource, Target, UInt8
 from anomaly.runs import Arrays, Recorder
 
 
@@ -104,9 +104,10 @@ class Atlas(Detector):
         mean = np.zeros((AIR.side, AIR.side))
         done = 0
         for batch in images.batches():
-            for look, films in zip(looks, seen, strict=True):
-                films[done : done + len(batch)] = look.see(batch)
-            mean += AIR.see(batch).sum(axis=0, dtype=np.float64)
+            films = grey(batch)
+            for look, kept in zip(looks, seen, strict=True):
+                kept[done : done + len(batch)] = look.see(films)
+            mean += AIR.see(films).sum(axis=0, dtype=np.float64)
             shrunk.append(Portrait.shrink(batch))
             done += len(batch)
             recorder.progress(done, len(images), "looking")
@@ -159,10 +160,11 @@ class Atlas(Detector):
     def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
         values = np.zeros((len(TERMS), len(images)), np.float32)
         heat = {crop: np.zeros((*values.shape, *2 * [self.config.side]), np.float32) for crop in self.config.crops}
+        films = grey(images)
         for page in self._pages:
-            shown = np.maximum(page.look.film(inside).sum(axis=(1, 2)), 1).astype(np.float32)
-            read = page.read(images, inside)
-            values += read.sum(axis=(2, 3)) / (shown * len(self._pages))
+            shown = page.look.film(inside)
+            read = page.read(page.look.see(films), shown)
+            values += read.sum(axis=(2, 3)) / np.maximum(shown.sum(axis=(1, 2)), 1) / np.float32(len(self._pages))
             heat[page.look.crop] += read / np.float32(len(self.config.tiles))
         mean, sd = self._scale
         parts = np.array([1.0, self.config.deficit_weight, self.config.darker_weight]) / sd
@@ -172,7 +174,8 @@ class Atlas(Detector):
             return DetectorOutput(scores, terms=terms)
         maps = self._on_square(heat)
         total = np.tensordot((parts / parts[0]).astype(np.float32), maps, axes=1)
-        return DetectorOutput(scores, total, self._twin(images), terms, dict(zip(TERMS, maps, strict=True)))
+        twin = np.repeat(self._twin(films)[:, None], images.shape[1], axis=1)
+        return DetectorOutput(scores, total, twin, terms, dict(zip(TERMS, maps, strict=True)))
 
     def _on_square(self, heat: dict[float, Float32]) -> Float32:
         """Bring maps together, crop -> float32 (T, N, side, side), on the prepared square: float32 (T, N, S, S).
@@ -191,12 +194,11 @@ class Atlas(Detector):
         maps *= dimmed / np.maximum(crops, np.float32(1.0))
         return maps
 
-    def _twin(self, images: Float32) -> Float32:
-        """Return the normal twin as a picture, float32 (N, C, S, S) in [-1, 1]."""
+    def _twin(self, films: UInt8) -> Float32:
+        """Return the normal twin as a picture: uint8 (N, S, S) -> float32 (N, S, S) in [-1, 1]."""
         page = self._middle
-        films = page.look.see(images).reshape(len(images), -1)
-        twin = self._portrait.draw(page.low_rank.coordinates(films, max(page.ranks)), self.size)
-        return np.repeat(twin[:, None], images.shape[1], axis=1)
+        seen = page.look.see(films).reshape(len(films), -1)
+        return self._portrait.draw(page.low_rank.coordinates(seen, max(page.ranks)), self.size)
 
     def _state(self) -> Arrays:
         arrays: Arrays = {"scale": self._scale, "air": self._air, **self._portrait.to_arrays()}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from anomaly.prepare.clahe import equalise
 from anomaly.prepare.resize import resize
-from anomaly.records import Float32
+from anomaly.records import Float32, UInt8
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +25,14 @@ class Look:
     clip: float
     side: int
 
-    def see(self, images: Float32) -> Float32:
-        """Return the films as this look shows them.
-
-        Args:
-            images: float32 (N, C, S, S) in [-1, 1]; colour is taken as the mean of its channels.
-
-        Returns:
-            float32 (N, side, side) in [0, 1].
-        """
-        cut = margin(self.crop, images.shape[-1])
-        seen = np.empty((len(images), self.side, self.side), np.float32)
-        for image, out in zip(images, seen, strict=True):
-            middle = image.mean(axis=0)[cut : image.shape[1] - cut, cut : image.shape[2] - cut]
-            eight_bit = np.rint((middle + 1.0) * 127.5).astype(np.uint8)
-            equalised = equalise(eight_bit, clip=self.clip, tiles=self.tiles).astype(np.float32)
-            out[:] = resize(equalised / np.float32(255.0), self.side)
+    def see(self, films: UInt8) -> Float32:
+        """Return films as this look shows them: uint8 (N, S, S) of `grey` -> float32 (N, side, side) in [0, 1]."""
+        cut = margin(self.crop, films.shape[-1])
+        seen = np.empty((len(films), self.side, self.side), np.float32)
+        for film, out in zip(films, seen, strict=True):
+            middle = np.ascontiguousarray(film[cut : len(film) - cut, cut : len(film) - cut])
+            equalised = equalise(middle, clip=self.clip, tiles=self.tiles).astype(np.float32)
+            out[:] = resize(equalised, self.side) / np.float32(255.0)
         return seen
 
     def film(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -50,6 +42,12 @@ class Look:
         cut = margin(self.crop, inside.shape[-1])
         middle = inside[:, cut : inside.shape[1] - cut, cut : inside.shape[2] - cut].astype(np.float32)
         return np.stack([resize(film, self.side) >= 0.5 for film in middle])
+
+
+def grey(images: Float32) -> UInt8:
+    """Return films as CLAHE takes them, colour as the mean of its channels: (N, C, S, S) in [-1, 1] -> (N, S, S)."""
+    one = images[:, 0] if images.shape[1] == 1 else images.mean(axis=1)
+    return np.asarray(np.rint((one + np.float32(1.0)) * np.float32(127.5)), dtype=np.uint8)
 
 
 def margin(crop: float, size: int) -> int:

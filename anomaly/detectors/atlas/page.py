@@ -74,9 +74,16 @@ class Page:
         blurs, contrasts = (tuple(_spread(v, floor) for v in values) for values in (signed, contrast))
         return cls(look, low_rank, sigma, tuple(ranks), blurs, tuple(windows), contrasts), told
 
-    def read(self, images: Float32, inside: NDArray[np.bool_]) -> Float32:
-        """Return the map of each of `TERMS` in sigma, float32 (3, N, side, side) >= 0, 0 outside the film."""
-        films, shown = self.look.see(images), self.look.film(inside)
+    def read(self, films: Float32, shown: NDArray[np.bool_]) -> Float32:
+        """Compare films, as its look sees them, with what is normal.
+
+        Args:
+            films: float32 (N, side, side) in [0, 1].
+            shown: bool (N, side, side), which of their pixels are film.
+
+        Returns:
+            The map of each of `TERMS` in sigma: float32 (3, N, side, side) >= 0, 0 outside the film.
+        """
         flat = films.reshape(len(films), -1)
         z = []
         for rank, normal in zip(self.ranks, self.blurs, strict=True):

@@ -1,0 +1,274 @@
+"""The atlas: its components, its terms and their directions, where it looks, and what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from anomaly.config import validate
+from anomaly.detectors.atlas.detector import Atlas, AtlasConfig
+from anomaly.detectors.atlas.looks import Look, grey, put_back
+from anomaly.detectors.atlas.lungs import LOOK, air_of
+from anomaly.detectors.atlas.page import TERMS
+from anomaly.detectors.atlas.twin import LowRank, Moments, out_of_fold, patient_folds
+from anomaly.detectors.base import WEIGHTS
+from anomaly.errors import DataError, UsageError
+from anomaly.prepare.source import ArraySource
+from anomaly.records import DetectorOutput, Float32
+from anomaly.scans.phantom import make_phantom
+
+SIZE = 64
+ONE_LOOK = {"crops": (0.8,), "tiles": (4,), "clips": (2.0,), "elsewhere": 1.0}
+"""A single look whose map is shown undimmed, so that scores can be worked out from maps."""
+
+
+@pytest.fixture(scope="module")
+def films(phantom_images: Callable[..., Float32]) -> Float32:
+    return phantom_images(60, SIZE)
+
+
+@pytest.fixture(scope="module")
+def atlas(films: Float32) -> Atlas:
+    return fit(films[:40])
+
+
+def fit(train: Float32, groups: Any = None, **settings: Any) -> Atlas:
+    return Atlas(AtlasConfig(**{"side": 16, **settings}), size=SIZE).fit(ArraySource(train, groups))
+
+
+def blob(strength: float, *, sigma: float = 0.06, at: tuple[float, float] = (0.35, 0.45)) -> Float32:
+    """Return a smooth bump to add to films, float32 (SIZE, SIZE)."""
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    bump: Float32 = (strength * np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * sigma**2))).astype(np.float32)
+    return bump
+
+
+def clipped(films: Float32) -> Float32:
+    return np.clip(films, -1, 1).astype(np.float32)
+
+
+def test_components_are_those_of_the_singular_value_decomposition(films: Float32) -> None:
+    flat = films[:40, 0, 20:36, 20:36].reshape(40, -1)
+    folds = np.arange(40) % 4
+    moments = Moments(flat, folds)
+    for without in (None, 2):
+        kept = flat if without is None else flat[folds != without]
+        centred = kept - kept.mean(axis=0)
+        rebuilt = np.linalg.svd(centred.astype(np.float64), full_matrices=False)[2][:5]
+        ours = moments.low_rank(5, without=without)
+        np.testing.assert_allclose(ours.mean, kept.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(ours.components.T @ ours.components, rebuilt.T @ rebuilt, atol=1e-4)
+
+
+def test_residuals_are_orthogonal_to_the_components_and_add_up_with_the_twin() -> None:
+    rng = np.random.default_rng(0)
+    components = np.linalg.qr(rng.normal(size=(30, 4)))[0].T.astype(np.float32)
+    low_rank = LowRank(rng.normal(size=30).astype(np.float32), components)
+    films = rng.normal(size=(6, 30)).astype(np.float32)
+    for rank in (2, 4):
+        residual = low_rank.residual(films, rank)
+        twin = low_rank.mean + low_rank.coordinates(films, rank) @ components[:rank]
+        np.testing.assert_allclose(residual @ components[:rank].T, 0, atol=1e-5)
+        np.testing.assert_allclose(twin + residual, films, atol=1e-5)
+
+
+def test_a_film_has_no_part_in_its_own_out_of_fold_components(films: Float32) -> None:
+    flat = films[:30, 0, ::4, ::4].reshape(30, -1)
+    folds = np.arange(30) % 3
+    _, residuals = out_of_fold(flat, folds, (2, 4))
+    for fold in range(3):
+        others = Moments(flat[folds != fold], np.zeros((folds != fold).sum(), np.int64)).low_rank(4)
+        for rank in (2, 4):
+            np.testing.assert_allclose(
+                residuals[rank][folds == fold], others.residual(flat[folds == fold], rank), atol=1e-4
+            )
+
+
+def test_patients_are_dealt_whole_and_evenly() -> None:
+    groups = np.repeat(np.arange(23), 3)
+    folds = patient_folds(groups, 5, seed=3)
+    assert {len(set(folds[groups == patient])) for patient in range(23)} == {1}
+    assert np.ptp(np.bincount(folds)) <= 3
+    assert (folds == patient_folds(groups, 5, seed=3)).all()
+    assert (folds != patient_folds(groups, 5, seed=4)).any()
+
+
+def test_two_films_of_one_patient_do_not_vouch_for_each_other(films: Float32) -> None:
+    """Every film twice: as one patient's their residuals stay large, as two patients' they would rebuild each other."""
+    twice = np.repeat(films[:20], 2, axis=0)
+    apart = fit(twice, np.arange(40), components=(8,))
+    together = fit(twice, np.repeat(np.arange(20), 2), components=(8,))
+    spreads = [np.mean([page.blurs[0][1].mean() for page in one._pages]) for one in (together, apart)]
+    assert spreads[0] > 1.1 * spreads[1]
+
+
+def directions(atlas: Atlas, films: Float32, changed: Float32) -> dict[str, float]:
+    """Return for each term, and the score, in what share of films the change raised it."""
+    before, after = atlas.score(films), atlas.score(changed)
+    told = {term: float((after.terms[term] > before.terms[term]).mean()) for term in TERMS}
+    return told | {"score": float((after.scores > before.scores).mean())}
+
+
+def test_each_term_answers_its_own_change(atlas: Atlas, films: Float32) -> None:
+    held_out = films[40:]
+    brighter = directions(atlas, held_out, clipped(held_out + blob(0.8)))
+    darker = directions(atlas, held_out, clipped(held_out - blob(0.8)))
+    softer = directions(atlas, held_out, np.stack([cv2.GaussianBlur(f[0], (0, 0), 5.0)[None] for f in held_out]))
+    assert brighter["opacity"] >= 0.9
+    assert brighter["score"] >= 0.9
+    assert darker["darker"] >= 0.9
+    assert softer["deficit"] >= 0.9
+
+
+def test_fine_texture_cancels_under_the_blur_and_a_diffuse_opacity_does_not(atlas: Atlas, films: Float32) -> None:
+    held_out = films[40:]
+    bump = blob(0.5)
+    checks = (np.indices((SIZE, SIZE)).sum(axis=0) % 2 * 2 - 1).astype(np.float32)
+    ripple = checks * np.sqrt((bump**2).mean())  # as much energy
+    plain, diffuse, fine = (atlas.score(clipped(held_out + c)).terms["opacity"] for c in (0 * bump, bump, ripple))
+    assert (diffuse > plain).mean() >= 0.9
+    assert np.median(fine - plain) < 0.2 * np.median(diffuse - plain)
+
+
+def test_the_score_is_its_terms_in_the_spread_of_held_out_normals(films: Float32) -> None:
+    weights = {"deficit_weight": 0.7, "darker_weight": 0.4}
+    out = fit(films[:40], **weights).score(films[40:])
+    one = fit(films[:40], deficit_weight=0.0).score(films[40:])
+    design = np.stack([*(out.terms[term] for term in TERMS), np.ones(20)], axis=1).astype(np.float64)
+    found, residual, _, _ = np.linalg.lstsq(design, out.scores.astype(np.float64), rcond=None)
+    assert residual.sum() < 1e-6
+    assert (found[:3] > 0).all()
+    assert np.corrcoef(one.scores, one.terms["opacity"])[0, 1] > 0.99999
+    assert all((out.terms[term] == one.terms[term]).all() for term in TERMS)
+
+
+def test_the_map_is_what_the_score_is_the_mean_of(films: Float32) -> None:
+    """With one look, undimmed: the mean heat of the look's part of the square orders films as the score does."""
+    out = fit(films[:40], **ONE_LOOK).score(films[40:])
+    assert out.heatmaps is not None
+    cut = round(SIZE * 0.1)
+    heat = out.heatmaps[:, cut : SIZE - cut, cut : SIZE - cut].mean(axis=(1, 2))
+    assert np.corrcoef(heat, out.scores)[0, 1] > 0.999
+    around = np.ones((SIZE, SIZE), np.bool_)
+    around[cut : SIZE - cut, cut : SIZE - cut] = False
+    assert not out.heatmaps[:, around].any(), "what no look shows has no heat"
+    assert set(out.term_maps) == set(out.terms) == set(TERMS)
+
+
+def test_elsewhere_dims_the_map_but_not_the_score(films: Float32) -> None:
+    dim, full = (fit(films[:40], elsewhere=share).score(films[40:]) for share in (0.0, 1.0))
+    assert dim.heatmaps is not None
+    assert full.heatmaps is not None
+    np.testing.assert_array_equal(dim.scores, full.scores)
+    assert (dim.heatmaps <= full.heatmaps + 1e-6).all()
+    assert dim.heatmaps.mean() < 0.7 * full.heatmaps.mean()
+
+
+def test_what_lies_outside_the_film_counts_for_nothing(atlas: Atlas, films: Float32) -> None:
+    """A quarter of the square that is no film, bright as the densest opacity, next to the same taken for film."""
+    held_out, inside = films[40:].copy(), np.ones((20, SIZE, SIZE), np.bool_)
+    inside[:, :, : SIZE // 4] = False
+    held_out[:, :, :, : SIZE // 4] = 1.0
+    masked, taken = atlas.score(held_out, inside=inside), atlas.score(held_out)
+    assert masked.heatmaps is not None
+    assert not masked.heatmaps[~inside].any()
+    assert np.median(masked.terms["opacity"]) < 0.7 * np.median(taken.terms["opacity"])
+
+
+def test_the_twin_is_a_normal_film_without_the_opacity(atlas: Atlas, films: Float32) -> None:
+    bump = blob(1.0)
+    out = atlas.score(clipped(films[40:] + bump))
+    assert out.twin is not None
+    where = bump > 0.5
+    excess = clipped(films[40:] + bump)[:, 0, where].mean(axis=1) - out.twin[:, 0, where].mean(axis=1)
+    assert np.median(excess) > 0.4
+    mean_error = np.abs(films[40:] - films[:40].mean(axis=0)).mean()
+    assert np.abs(films[40:] - (atlas.score(films[40:]).twin)).mean() < mean_error
+
+
+def test_air_is_the_two_dark_basins_and_not_the_dark_around_the_body() -> None:
+    side = LOOK.side
+    y, x = np.mgrid[:side, :side] / side
+    film = np.where((abs(x - 0.5) < 0.4) & (y > 0.05), 0.7, 0.0)  # a body that runs out of the film below
+    lungs = (((abs(x - 0.5) - 0.18) / 0.12) ** 2 + ((y - 0.5) / 0.3) ** 2) < 1
+    film = np.where(lungs, 0.3, film).astype(np.float32)
+    air = air_of(film)
+    assert air[lungs].mean() > 0.9
+    assert air[~cv2.dilate(lungs.astype(np.uint8), np.ones((21, 21))).astype(bool)].max() < 0.05
+    assert not air_of(np.full((side, side), 0.5, np.float32)).any(), "a flat film holds no air"
+    assert not air_of((0.5 + 0.3 * x).astype(np.float32)).any(), "nor does a slope"
+
+
+def test_air_found_on_phantoms_lies_in_their_lungs(atlas: Atlas) -> None:
+    masks = [make_phantom(index).lung_mask.astype(np.float32) for index in range(12)]
+    lungs = np.mean([cv2.resize(mask, (LOOK.side, LOOK.side), interpolation=cv2.INTER_AREA) for mask in masks], axis=0)
+    air = atlas._air
+    assert air.max() > 0.9
+    assert (air * lungs).sum() / air.sum() > 0.5, "mostly where phantoms have lungs, which move from film to film"
+    assert np.average(air, weights=lungs) > 3 * np.average(air, weights=1 - lungs)
+
+
+@pytest.mark.parametrize("crop", [0.5, 0.8, 1.0])
+def test_a_map_goes_back_to_where_the_look_took_it_from(crop: float) -> None:
+    square = np.full((1, 1, SIZE, SIZE), -1, np.float32)
+    square[0, 0, 30:38, 26:34] = 1
+    seen = Look(crop, 1, 1e6, 32).see(grey(square))
+    back = put_back(seen[0], crop, SIZE)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    bright = np.maximum(back - np.median(back[back > 0]), 0)
+    centre = [float((bright * axis).sum() / bright.sum()) for axis in (y, x)]
+    np.testing.assert_allclose(centre, (33.5, 29.5), atol=0.6)
+
+
+WRONG = {
+    "crops": (0.1,),
+    "tiles": (0,),
+    "clips": (0.0,),
+    "components": (0, 3),
+    "windows": (0.9,),
+    "sigma": 0.0,
+    "folds": 1,
+    "deficit_weight": -0.1,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_settings_out_of_range_are_refused_by_name(name: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        validate(AtlasConfig, {name: WRONG[name]}, "recipe")
+
+
+@pytest.mark.parametrize(("films_of", "patients"), [(9, 9), (40, 1), (40, 2)])
+def test_too_few_films_or_patients_say_so(films: Float32, films_of: int, patients: int) -> None:
+    groups = np.minimum(np.arange(films_of), patients - 1)  # all but the first few films are the last patient's
+    with pytest.raises(DataError, match=r"atlas holds out .*give more normals"):
+        fit(films[:films_of], groups)
+
+
+def test_a_loaded_atlas_is_small_and_scores_without_torch(atlas: Atlas, films: Float32, tmp_path: Path) -> None:
+    atlas.save(tmp_path)
+    np.save(tmp_path / "films.npy", films[40:])
+    assert (tmp_path / WEIGHTS).stat().st_size < 3 * 2**20
+    script = (
+        "import sys, pathlib, numpy as np; from anomaly.detectors.atlas.detector import Atlas;"
+        "folder = pathlib.Path(sys.argv[1]); atlas = Atlas.load(folder);"
+        "np.save(folder / 'scores.npy', atlas.score(np.load(folder / 'films.npy')).scores);"
+        "assert not {'torch', 'sklearn', 'anomalib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "scores.npy"), atlas.score(films[40:]).scores)
+
+
+def test_one_component_more_or_less_changes_little(films: Float32) -> None:
+    """The default averages over ranks; a single film's score must not hang on one of them."""
+    out: list[DetectorOutput] = [
+        fit(films[:40], components=ranks).score(films[40:]) for ranks in ((3, 4, 6), (3, 5, 7))
+    ]
+    assert np.corrcoef(out[0].scores, out[1].scores)[0, 1] > 0.9
