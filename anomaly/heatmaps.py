@@ -74,7 +74,7 @@ class HeatScale:
         if not all(math.isfinite(value) for value in values) or sorted(values) != values:
             raise ModelError("the calibration's pixel quantiles do not ascend; calibrate the model again")
         high = max(2.0 * outline, low + max(1e-6, 1e-6 * abs(low)))
-        last = "hottest normal" if unit else "100 % (hottest normal)"
+        last = "100 %, hottest normal" if unit else "100 % (hottest normal)"
         ticks = [(low, "95 %"), (upper, "99 %"), (outline, "99.9 %"), (hottest, last)]
         shown = [tick for tick in ticks if tick[0] < high]
         if not unit:

@@ -110,7 +110,7 @@ class DetectorOutput:
 
     `scores` float32 (N,); `heatmaps` float32 (N, S, S) >= 0 or None; `twin` float32 (N, C, S, S) in [-1, 1],
     the normal image the scan was compared with, or None; `terms` what the score is made of, each float32 (N,), and
-    `term_maps` the map of each term that has one of its own, float32 (N, S, S) >= 0, empty when no maps were asked for.
+    `term_maps` what a term adds to the heatmap, float32 (N, S, S) >= 0, for those that add to it; empty without maps.
     """
 
     scores: Float32

@@ -9,15 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from anomaly.records import ScanFile
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def figures(monkeypatch):
+def benchmark_of(monkeypatch):
+    """Return a function that imports a benchmark's module afresh."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    for name in ("figures", "figures_scans", "common"):
-        sys.modules.pop(name, None)
-    return importlib.import_module("figures")
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        sys.modules.pop(path.stem, None)
+    return importlib.import_module
+
+
+@pytest.fixture
+def figures(benchmark_of):
+    return benchmark_of("figures")
 
 
 def test_results_page_is_what_the_results_say(figures):
@@ -41,3 +49,21 @@ def test_every_result_names_its_command_and_versions():
         script = found["command"].split()[1]
         assert (ROOT / script).is_file(), path
         assert {"torch", "numpy", "anomaly"} <= set(found["versions"])
+
+
+def test_draws_of_normals_keep_patients_whole_and_nest(benchmark_of):
+    draw = benchmark_of("atlas_transfer").draw
+    films = [
+        ScanFile(f"{patient}-{n}", Path("x"), "x", patient=f"p{patient}")
+        for patient in range(40)
+        for n in range(1 + patient % 3)
+    ]
+    small, large, other = draw(films, 20, 0), draw(films, 40, 0), draw(films, 40, 1)
+    assert [len({file.scan_id for file in drawn}) for drawn in (small, large, other)] == [20, 40, 40]
+    for drawn in (small, large):
+        patients = {file.patient for file in drawn}
+        assert {file.scan_id for file in drawn} == {file.scan_id for file in films if file.patient in patients}
+    assert {file.patient for file in small[:15]} <= {file.patient for file in large}
+    assert {file.scan_id for file in large} != {file.scan_id for file in other}
+    with pytest.raises(SystemExit, match="only"):
+        draw(films, len(films) + 1, 0)

@@ -211,17 +211,17 @@ def score_in_chunks(
     """Score many images a chunk at a time, so that progress can be shown; the answer is that of one call.
 
     Returns:
-        Scores (n,), and what the maps say of every pixel that shows film, float32 (p,).
+        Scores (n,), and what the maps say of every pixel they speak of that shows film, float32 (p,).
     """
     batch = detector.config.score_batch
-    scores, heat = [], []
+    scores, heat, seen = [], [], detector.seen()
     for start in range(0, len(images), batch):
         part = slice(start, start + batch)
         out = detector.score(images[part], inside=inside[part])
         if out.heatmaps is None:
             raise DataError(f"{detector.name} drew no map for a held-out normal.")
         scores.append(out.scores)
-        heat.append(out.heatmaps[inside[part]])
+        heat.append(out.heatmaps[inside[part] & seen])
         on_progress(min(start + batch, len(images)), len(images), what)
     return np.concatenate(scores), np.concatenate(heat)
 

@@ -142,11 +142,13 @@ def _ticks(scale: HeatScale) -> list[dict[str, Any]]:
     """Return where the labels of the bar stand, in hundredths of its length; one too near the last goes below it."""
     span = scale.high - scale.low
     ticks: list[dict[str, Any]] = []
+    last = {False: -100.0, True: -100.0}  # where the last label of each row stands
     for value, label in scale.ticks:
         at = 100.0 * (value - scale.low) / span
         room = _LABEL if value < scale.high else 1.5 * _LABEL  # the last one ends where it stands
-        crowded = bool(ticks) and at - ticks[-1]["at"] < room and not ticks[-1]["below"]
-        ticks.append({"at": at, "label": label, "below": crowded})
+        below = at - last[False] < room and last[True] < last[False]
+        last[below] = at
+        ticks.append({"at": at, "label": label, "below": below})
     return ticks
 
 

@@ -137,14 +137,48 @@ def test_fine_texture_cancels_under_the_blur_and_a_diffuse_opacity_does_not(atla
     assert np.median(fine - plain) < 0.2 * np.median(diffuse - plain)
 
 
+def by_hand(normals: Float32, settings: AtlasConfig) -> tuple[Any, Any]:
+    """Work out mean and sd of each term over normals out of fold, without the page's own code: float64 (3,) each."""
+    folds = patient_folds(np.arange(len(normals)), settings.folds, seed=0)
+    told = []
+    for number, (crop, tiles) in enumerate((c, t) for c in settings.crops for t in settings.tiles):
+        clip = settings.clips[(number // 3 + number % 3) % 3]
+        seen = Look(crop, tiles, clip, settings.side).see(grey(normals))
+        _, residuals = out_of_fold(seen.reshape(len(seen), -1), folds, settings.components)
+        soft = [blurred(residuals[rank].reshape(seen.shape), settings.sigma) for rank in settings.components]
+        z = [by_others(values, folds, settings.floor) for values in soft]
+        local = []
+        for window in settings.windows:
+            mean = blurred(seen, window)
+            local.append(np.sqrt(np.maximum(blurred(seen**2, window) - mean**2, 0)))
+        lack = [-by_others(values, folds, settings.floor) for values in local]
+        maps = [np.mean([np.maximum(v, 0) for v in part], axis=0) for part in (z, lack, [-v for v in z])]
+        told.append([part.mean(axis=(1, 2)) for part in maps])
+    values = np.mean(told, axis=0)
+    return values.mean(axis=1), values.std(axis=1)
+
+
+def blurred(films: Float32, share: float) -> Float32:
+    return np.stack([cv2.GaussianBlur(film, (0, 0), share * films.shape[-1]) for film in films])
+
+
+def by_others(values: Float32, folds: Any, floor: float) -> Float32:
+    z = np.empty_like(values)
+    for fold in np.unique(folds):
+        others = values[folds != fold]
+        sd = others.std(axis=0)
+        z[folds == fold] = (values[folds == fold] - others.mean(axis=0)) / (sd + floor * sd.mean())
+    return z
+
+
 def test_the_score_is_its_terms_in_the_spread_of_held_out_normals(films: Float32) -> None:
     weights = {"deficit_weight": 0.7, "darker_weight": 0.4}
     out = fit(films[:40], **weights).score(films[40:])
     one = fit(films[:40], deficit_weight=0.0).score(films[40:])
-    design = np.stack([*(out.terms[term] for term in TERMS), np.ones(20)], axis=1).astype(np.float64)
-    found, residual, _, _ = np.linalg.lstsq(design, out.scores.astype(np.float64), rcond=None)
-    assert residual.sum() < 1e-6
-    assert (found[:3] > 0).all()
+    looks, shares = AtlasConfig(side=16), np.array([1.0, 0.7, 0.4])
+    mean, sd = by_hand(films[:40], looks)
+    values = np.stack([out.terms[term] for term in TERMS])
+    np.testing.assert_allclose(out.scores, (shares / sd) @ (values - mean[:, None]), atol=1e-3)
     assert np.corrcoef(one.scores, one.terms["opacity"])[0, 1] > 0.99999
     assert all((out.terms[term] == one.terms[term]).all() for term in TERMS)
 
@@ -159,7 +193,9 @@ def test_the_map_is_what_the_score_is_the_mean_of(films: Float32) -> None:
     around = np.ones((SIZE, SIZE), np.bool_)
     around[cut : SIZE - cut, cut : SIZE - cut] = False
     assert not out.heatmaps[:, around].any(), "what no look shows has no heat"
-    assert set(out.term_maps) == set(out.terms) == set(TERMS)
+    assert set(out.terms) == set(TERMS)
+    assert set(out.term_maps) == {"opacity", "deficit"}, "darker has no part in the score by default"
+    np.testing.assert_allclose(sum(out.term_maps.values()), out.heatmaps, atol=1e-5)
 
 
 def test_elsewhere_dims_the_map_but_not_the_score(films: Float32) -> None:
@@ -180,6 +216,51 @@ def test_what_lies_outside_the_film_counts_for_nothing(atlas: Atlas, films: Floa
     assert masked.heatmaps is not None
     assert not masked.heatmaps[~inside].any()
     assert np.median(masked.terms["opacity"]) < 0.7 * np.median(taken.terms["opacity"])
+
+
+def test_no_heat_comes_from_a_border_that_repeats_itself_outside_the_film(films: Float32) -> None:
+    """The residual outside is nothing before it is blurred, so it does not bleed back over the film's edge."""
+    one = fit(films[:40], **ONE_LOOK, deficit_weight=0.0)
+    inside = np.ones((20, SIZE, SIZE), np.bool_)
+    inside[:, :, : SIZE // 4] = False
+    held_out = np.where(inside[:, None], films[40:], np.float32(1.0))
+    rim = np.zeros((SIZE, SIZE), np.bool_)
+    rim[:, SIZE // 4 : SIZE // 4 + 4] = True
+    masked, taken = one.score(held_out, inside=inside).heatmaps, one.score(held_out).heatmaps
+    assert masked is not None
+    assert taken is not None
+    assert np.median(masked[:, rim].mean(axis=1)) < 0.7 * np.median(taken[:, rim].mean(axis=1))
+
+
+def test_an_image_without_film_in_its_middle_is_refused(atlas: Atlas, films: Float32) -> None:
+    inside = np.ones((2, SIZE, SIZE), np.bool_)
+    inside[1] = False
+    inside[1, :3, :3] = True
+    with pytest.raises(DataError, match="no film in its middle"):
+        atlas.score(films[40:42], inside=inside)
+
+
+def test_where_no_air_is_found_nothing_is_dimmed(films: Float32) -> None:
+    flat = np.clip(films * 0.02, -1, 1).astype(np.float32)  # CLAHE cannot make basins of this
+    slope = np.linspace(-0.8, 0.8, SIZE, dtype=np.float32)
+    one, full = (fit(flat[:40] + slope, elsewhere=share) for share in (0.2, 1.0))
+    assert not one._air.any()
+    out, same = one.score(flat[40:] + slope), full.score(flat[40:] + slope)
+    assert out.heatmaps is not None
+    np.testing.assert_array_equal(out.heatmaps, same.heatmaps)
+    assert one.seen().mean() > 0.5
+
+
+def test_maps_speak_of_the_lungs(atlas: Atlas) -> None:
+    seen = atlas.seen()
+    assert seen.dtype == np.bool_
+    assert 0.05 < seen.mean() < 0.5
+    assert not seen[:4].any()
+
+
+def test_films_that_do_not_vary_give_finite_scores(films: Float32) -> None:
+    same = np.repeat(films[:1], 20, axis=0)
+    assert np.isfinite(fit(same).score(films[40:]).scores).all()
 
 
 def test_the_twin_is_a_normal_film_without_the_opacity(atlas: Atlas, films: Float32) -> None:
@@ -225,6 +306,13 @@ def test_a_map_goes_back_to_where_the_look_took_it_from(crop: float) -> None:
     bright = np.maximum(back - np.median(back[back > 0]), 0)
     centre = [float((bright * axis).sum() / bright.sum()) for axis in (y, x)]
     np.testing.assert_allclose(centre, (33.5, 29.5), atol=0.6)
+
+
+@pytest.mark.parametrize("name", ["crops", "tiles", "components", "windows"])
+def test_a_setting_given_twice_is_refused(name: str) -> None:
+    value = getattr(AtlasConfig(), name)[0]
+    with pytest.raises(UsageError, match=f"{name} must differ"):
+        validate(AtlasConfig, {name: (value, value)}, "recipe")
 
 
 WRONG = {

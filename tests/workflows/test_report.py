@@ -47,7 +47,7 @@ def test_the_page_stands_alone(results: Path) -> None:
     assert "AUROC" in page
     assert "not a\nmedical device" in page
     assert page.count("<article") == 24
-    assert "Where they differ" in page
+    assert "Where it is unusual" in page
     assert "Heat</b>" in page
     worst = next(iter(table(results)))
     assert worst in page
@@ -83,7 +83,14 @@ def test_a_card_says_what_its_pictures_are(results: Path) -> None:
     assert anomaly("report", results, "--top", 3).code == 0
     page = (results / "report.html").read_text(encoding="utf-8")
     first, second, third = page.split("<article")[1:]
-    order = ["The film", "Registered: ", "Its normal twin", "Where they differ", "opacity 2.5", "contrast_deficit 0.25"]
+    order = [
+        "The film",
+        "Registered: ",
+        "Its normal twin",
+        "Where it is unusual",
+        "opacity 2.5",
+        "contrast_deficit 0.25",
+    ]
     assert [first.index(words) for words in order] == sorted(first.index(words) for words in order)
     assert first.count("<img") == 6
     assert "warning" not in first

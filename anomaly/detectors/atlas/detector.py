@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anomaly.detectors.atlas.looks import Look, grey, put_back
+from anomaly.detectors.atlas.looks import Look, grey, margin, put_back
 from anomaly.detectors.atlas.lungs import LOOK as AIR
 from anomaly.detectors.atlas.lungs import air_of
 from anomaly.detectors.atlas.page import TERMS, Page
@@ -60,18 +60,25 @@ class AtlasConfig(DetectorConfig):
         ranges = {"crops": (0.3, 1.0), "tiles": (1, 64), "clips": (0.1, 100.0)}
         ranges |= {"components": (1, self.side**2 // 2), "windows": (0.01, 0.5)}
         for name, (low, high) in ranges.items():
-            if not all(low <= value <= high for value in getattr(self, name)):
+            values = getattr(self, name)
+            if not all(low <= value <= high for value in values):
                 raise ValueError(f"{name} must lie in {low} .. {high}")
+            if name != "clips" and len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ from one another")
         return self
 
 
 class Atlas(Detector):
     """Score = opacity + deficit_weight * deficit (+ darker_weight * darker), each (value - mean) / sd of normals.
 
-    A term's value is its mean over looks and pixels, in standard deviations of normal variation; mean and sd of a term
-    are those of the training normals out of fold, patients whole. The heatmap is the terms' maps summed as the score
-    weighs them, opacity counting 1: what the score is the mean of, but dimmed to `elsewhere` where a normal chest holds
-    no air. The score takes all of it: what surrounds the lungs tells films apart, but not where to look.
+    A term's value is its mean over looks and pixels, in standard deviations of normal variation (each pixel's own,
+    raised by `floor` of their mean); mean and sd of a term are those of the training normals out of fold, patients
+    whole. The heatmap is the sum of what each term adds to the score, opacity counting 1, but dimmed to `elsewhere`
+    where a normal chest shows no air. The score takes all of it: what surrounds the lungs tells films apart, but not
+    where to look.
+
+    What lies outside a film has no heat and is not averaged over, but as it repeats the border it has a little say in
+    CLAHE and in the coordinates of the twin; `fit` takes it for film.
     """
 
     name: ClassVar[str] = "atlas"
@@ -129,8 +136,8 @@ class Atlas(Detector):
             recorder.progress(len(told), len(looks), "fitting")
         values = np.mean(told, axis=0, dtype=np.float64)
         self._scale = np.stack([values.mean(axis=1), np.maximum(values.std(axis=1), 1e-9)])
-        middle = self._middle.low_rank
-        own = seen[self._pages.index(self._middle)].reshape(len(images), -1)
+        middle = self._pages[self._middle].low_rank
+        own = seen[self._middle].reshape(len(images), -1)
         self._portrait = Portrait.fit(middle.coordinates(own, max(settings.components)), np.concatenate(shrunk))
 
     def _folds(self, images: ImageSource) -> NDArray[np.int64]:
@@ -152,10 +159,24 @@ class Atlas(Detector):
         )
 
     @property
-    def _middle(self) -> Page:
-        """Return the page whose twin is shown: of the middle crop and tiles."""
+    def _middle(self) -> int:
+        """Return which page's twin is shown: that of the middle crop and tiles."""
         crops, tiles = self.config.crops, self.config.tiles
-        return self._pages[len(crops) // 2 * len(tiles) + len(tiles) // 2]
+        return len(crops) // 2 * len(tiles) + len(tiles) // 2
+
+    def _dimmed(self) -> Float32:
+        """Return how much of the heat the map shows at each place, float32 (S, S); all of it where no air was found."""
+        if not self._air.any():
+            return np.ones((self.size, self.size), np.float32)
+        elsewhere = np.float32(self.config.elsewhere)
+        return elsewhere + (np.float32(1.0) - elsewhere) * resize(self._air, self.size)
+
+    def seen(self) -> NDArray[np.bool_]:
+        """Return where the map shows all that was found, or nearly: where normal chests show air, bool (S, S)."""
+        cut = margin(max(self.config.crops), self.size)
+        looked = np.zeros((self.size, self.size), np.bool_)
+        looked[cut : self.size - cut, cut : self.size - cut] = True
+        return looked & (self._dimmed() >= (1.0 + self.config.elsewhere) / 2.0)
 
     def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
         values = np.zeros((len(TERMS), len(images)), np.float32)
@@ -163,8 +184,11 @@ class Atlas(Detector):
         films = grey(images)
         for page in self._pages:
             shown = page.look.film(inside)
+            pixels = shown.sum(axis=(1, 2))
+            if not pixels.all():
+                raise DataError("An image shows no film in its middle, so it cannot be compared with a chest.")
             read = page.read(page.look.see(films), shown)
-            values += read.sum(axis=(2, 3)) / np.maximum(shown.sum(axis=(1, 2)), 1) / np.float32(len(self._pages))
+            values += read.sum(axis=(2, 3)) / pixels / np.float32(len(self._pages))
             heat[page.look.crop] += read / np.float32(len(self.config.tiles))
         mean, sd = self._scale
         parts = np.array([1.0, self.config.deficit_weight, self.config.darker_weight]) / sd
@@ -172,10 +196,10 @@ class Atlas(Detector):
         terms = dict(zip(TERMS, values, strict=True))
         if not heatmaps:
             return DetectorOutput(scores, terms=terms)
-        maps = self._on_square(heat)
-        total = np.tensordot((parts / parts[0]).astype(np.float32), maps, axes=1)
+        maps = self._on_square(heat) * (parts / parts[0]).astype(np.float32)[:, None, None, None]
+        added = {term: heat for term, heat, part in zip(TERMS, maps, parts, strict=True) if part > 0}
         twin = np.repeat(self._twin(films)[:, None], images.shape[1], axis=1)
-        return DetectorOutput(scores, total, twin, terms, dict(zip(TERMS, maps, strict=True)))
+        return DetectorOutput(scores, maps.sum(axis=0), twin, terms, added)
 
     def _on_square(self, heat: dict[float, Float32]) -> Float32:
         """Bring maps together, crop -> float32 (T, N, side, side), on the prepared square: float32 (T, N, S, S).
@@ -189,14 +213,12 @@ class Atlas(Detector):
             crops += put_back(whole, crop, self.size)
             for t, n in np.ndindex(seen.shape[:2]):
                 maps[t, n] += put_back(seen[t, n], crop, self.size)
-        elsewhere = np.float32(self.config.elsewhere)
-        dimmed = elsewhere + (np.float32(1.0) - elsewhere) * resize(self._air, self.size)
-        maps *= dimmed / np.maximum(crops, np.float32(1.0))
+        maps *= self._dimmed() / np.maximum(crops, np.float32(1.0))
         return maps
 
     def _twin(self, films: UInt8) -> Float32:
         """Return the normal twin as a picture: uint8 (N, S, S) -> float32 (N, S, S) in [-1, 1]."""
-        page = self._middle
+        page = self._pages[self._middle]
         seen = page.look.see(films).reshape(len(films), -1)
         return self._portrait.draw(page.low_rank.coordinates(seen, max(page.ranks)), self.size)
 

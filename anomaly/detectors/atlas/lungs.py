@@ -27,7 +27,8 @@ def air_of(mean: Float32) -> Float32:
         mean: float32 (112, 112) in [0, 1], the mean over normal films as `LOOK` sees them.
 
     Returns:
-        float32 (112, 112) in [0, 1]; 0 everywhere where no basin is deep enough, as on what is no chest.
+        float32 (112, 112) in [0, 1]; 0 everywhere where no basin is deep enough. Lung behind the heart and below the
+        domes of the diaphragm is not seen on the mean film, and not found here.
     """
     import cv2
     from skimage.morphology import reconstruction

@@ -19,6 +19,8 @@ from anomaly.detectors.atlas.twin import LowRank, out_of_fold
 from anomaly.records import Float32, Int64
 from anomaly.runs import Arrays
 
+_LEAST = 1e-4  # of the range of grey: a spread below what 8 bits can tell
+
 TERMS = ("opacity", "deficit", "darker")
 """Brighter than the normal twin; less local contrast than normal; darker than the normal twin. All in sigma."""
 
@@ -64,7 +66,8 @@ class Page:
             floor: Added to each spread, in units of its mean, so that no pixel counts without bound.
 
         Returns:
-            The page, and float32 (3, N): each film's `TERMS` by what was learned from the other folds.
+            The page, and float32 (3, N): each film's `TERMS` in the spread of the films of the other folds, whose
+            residuals come from components that this film may have had a part in.
         """
         low_rank, residuals = out_of_fold(films.reshape(len(films), -1), folds, ranks)
         signed = [_blur(residuals[rank].reshape(films.shape), sigma) for rank in ranks]
@@ -146,7 +149,8 @@ def _spread(values: Float32, floor: float) -> Float32:
     """Return mean and floored standard deviation of each pixel: (N, side, side) -> float32 (2, P)."""
     flat = values.reshape(len(values), -1)
     deviation = flat.std(axis=0, dtype=np.float64)
-    return np.stack([flat.mean(axis=0, dtype=np.float64), deviation + floor * deviation.mean()]).astype(np.float32)
+    spread = np.maximum(deviation + floor * deviation.mean(), _LEAST)
+    return np.stack([flat.mean(axis=0, dtype=np.float64), spread]).astype(np.float32)
 
 
 def _z(values: Float32, normal: Float32) -> Float32:
