@@ -63,7 +63,7 @@ def calibrate(scores: Float32, heatmaps: Float32) -> Calibration:
     """
     if len(scores) == 0 or not np.isfinite(scores).all():
         raise DataError("Calibration needs at least one held-out normal with a finite score.")
-    values = np.quantile(heatmaps.astype(np.float64), PIXEL_QUANTILES)
+    values = np.quantile(heatmaps, PIXEL_QUANTILES)
     quantiles = {str(level): float(value) for level, value in zip(PIXEL_QUANTILES, values, strict=True)}
     return Calibration(np.sort(scores.astype(np.float64)), quantiles)
 

@@ -74,7 +74,7 @@ class HeatScale:
         if not all(math.isfinite(value) for value in values) or sorted(values) != values:
             raise ModelError("the calibration's pixel quantiles do not ascend; calibrate the model again")
         high = max(2.0 * outline, low + max(1e-6, 1e-6 * abs(low)))
-        last = "100 %, hottest normal" if unit else "100 % (hottest normal)"
+        last = "hottest normal" if unit else "100 % (hottest normal)"
         ticks = [(low, "95 %"), (upper, "99 %"), (outline, "99.9 %"), (hottest, last)]
         shown = [tick for tick in ticks if tick[0] < high]
         if not unit:
@@ -151,16 +151,17 @@ def with_legend(
     x, y = left + 2 * _MARGIN, _HEADER
     if contour:
         level = (f"({scale.outline:.3g} {scale.unit})",) if scale.unit else ()
-        _draw_lines(draw, ("Outlined: hotter than 99.9 % of", "the pixels of normal films", *level), x, y)
+        _draw_lines(draw, ("Outlined: hotter than 99.9 % of", "what is mapped of normal films", *level), x, y)
         key = np.zeros((2 * _LINE, 3 * _BAR, 3), dtype=np.uint8) + np.uint8(_CHIP_GREY)
         inside = np.pad(
             np.ones((_LINE, 2 * _BAR), dtype=bool), ((_LINE // 2, _LINE - _LINE // 2), (_BAR // 2, _BAR // 2))
         )
         page.paste(Image.fromarray(_outlined(key, inside, 2)), (x, y + 3 * _LINE))
     else:
-        named = (f"Heat in {scale.unit} (share of pixels", "of normal films that are cooler)")
-        _draw_lines(draw, named if scale.unit else ("Heat: share of pixels of", "normal films that are cooler"), x, y)
-        top, bottom = y + 3 * _LINE, min(y + body - 2 * _LINE, y + 3 * _LINE + _BAR_LENGTH)
+        named = (f"Heat in {scale.unit} (share of the pixels", "mapped on normal films that", "are cooler)")
+        plain = ("Heat: share of the pixels mapped", "on normal films that are cooler")
+        _draw_lines(draw, named if scale.unit else plain, x, y)
+        top, bottom = y + 4 * _LINE, min(y + body - 2 * _LINE, y + 4 * _LINE + _BAR_LENGTH)
         ramp = np.linspace(1.0, 0.0, bottom - top, dtype=np.float32)
         bar = np.full((len(ramp), _BAR, 3), _CHIP_GREY, dtype=np.uint8)
         page.paste(Image.fromarray(_coloured(bar, np.repeat(ramp[:, None], _BAR, axis=1))), (x, top))

@@ -146,7 +146,8 @@ def box_table(
 
     Average precision also rewards knowing which films have a lesion at all. So the usual place stands once with one
     confidence for all, which takes no detector, and once ranked by the detector's film scores, as the random places
-    are: what those two lack is the place alone.
+    are. The map ranks by its own peaks and draws as many boxes as it finds, so the last two differ from it in more than
+    the place. Intervals hold the prior as it is.
 
     Args:
         predictions: N of (boxes, confidences), one a film.

@@ -10,7 +10,8 @@ Strata are as wide as they are few: within five of them the softness of Kermany'
 So `leftover` stands beside the result, what the nuisance itself still tells there.
 
 Both also take away what the disease itself does to the nuisance (an opacity has less detail than lung, so it makes a
-smaller file): they are lower bounds of a kind, and stand beside the plain AUROC, not in its place.
+smaller file), and strata leave some of the shortcut in: neither is a bound. They stand beside the plain AUROC, not in
+its place.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Stratum:
 class StratifiedAuroc:
     """AUROC over the pairs of one stratum each, its 95 % interval, and the strata; the `dropped` ones hold no pair.
 
-    `leftover` is the same AUROC of the nuisance, max(a, 1 - a): 0.5 once the strata are narrow enough to silence it.
+    `leftover` is the same AUROC of the nuisance, read in one direction in all strata, the better of the two: 0.5 once
+    they are narrow enough to silence it.
     """
 
     auroc: float
@@ -109,7 +111,8 @@ def stratified_auroc(
         seed: of the resamples.
 
     Raises:
-        DataError: as `replicates`; or no stratum holds both classes.
+        DataError: as `replicates`; or no stratum holds both classes, or more than a tenth of the replicates lose
+            all pairs.
         UsageError: `strata` or `n_boot` below 1.
     """
     truth, values, where = _in_strata(labels, scores, nuisance, strata)
@@ -120,7 +123,7 @@ def stratified_auroc(
     drawn = replicates([_stratified], truth, column, groups, n=n_boot, seed=seed)[:, 0]
     return StratifiedAuroc(
         _stratified_of(truth, column),
-        proportion(drawn[np.isfinite(drawn)], _fewest(truth, groups)),
+        proportion(_with_pairs(drawn), _fewest(truth, groups)),
         max(alone, 1.0 - alone),
         counts,
         sum(stratum.auroc is None for stratum in counts),
@@ -159,7 +162,7 @@ def stratified_difference(
     columns = np.column_stack([_ordered(where, first), _ordered(where, second)])
     drawn = replicates([_stratified_difference], truth, columns, groups, n=n_boot, seed=seed)[:, 0]
     difference = _stratified_of(truth, columns[:, 0]) - _stratified_of(truth, columns[:, 1])
-    return compared(difference, drawn[np.isfinite(drawn)], _fewest(truth, groups))
+    return compared(difference, _with_pairs(drawn), _fewest(truth, groups))
 
 
 def residualised_auroc(
@@ -250,6 +253,14 @@ def _stratified_difference(first: Tally, second: Tally) -> float:
 
 def _stratified_of(truth: Int64, column: Float64) -> float:
     return _stratified(tally(truth, column))
+
+
+def _with_pairs(drawn: Float64) -> Float64:
+    """Return the replicates in which some stratum held both classes."""
+    kept = drawn[np.isfinite(drawn)]
+    if len(kept) < 0.9 * len(drawn):
+        raise DataError("not computable: most strata hold too few films of one class to be resampled; use fewer strata")
+    return kept
 
 
 def _stratum(truth: Int64, scores: Float64, nuisance: Float64, films: NDArray[np.bool_]) -> Stratum:

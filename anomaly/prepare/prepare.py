@@ -145,7 +145,7 @@ class Preparation:
                 pixels = warp(pixels, aligned.matrix)
                 geometry, inside = _registered(geometry, aligned.matrix)
             else:
-                warnings = (*warnings, f"{NOT_REGISTERED}: {aligned.refused}; its score is less sure")
+                warnings = (*warnings, f"{NOT_REGISTERED}: {aligned.refused}; its score and map are less sure")
         if config.clahe:
             eight_bit = np.asarray(pixels, dtype=np.uint8)
             pixels = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles)

@@ -157,7 +157,7 @@ class FilmSpool:
             OutputError: The disk is full.
         """
         start = self._scratch.write(film.pixels)
-        self._films.append((start, film.pixels.shape, replace(film, pixels=film.pixels[:0])))
+        self._films.append((start, film.pixels.shape, replace(film, pixels=np.empty(0, film.pixels.dtype))))
         return len(self) - 1
 
     def __getitem__(self, place: int) -> Shrunk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from anomaly.detectors.base import Detector
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.cache import open_cache
 from anomaly.prepare.prepare import Preparation
+from anomaly.prepare.register import NOT_REGISTERED
 from anomaly.prepare.source import FilmSpool, ImageSpool
 from anomaly.records import Float32
 from anomaly.registry import detector_class
@@ -123,7 +125,8 @@ def fit(
         "exclude": sorted(rules.exclude),
         "layout": listing.layout,
     }
-    with receipt(output, "fit", facts), ImageSpool(output) as images, FilmSpool(output) as films:
+    with receipt(output, "fit", facts), ImageSpool(output) as images, ExitStack() as waiting:
+        films = waiting.enter_context(FilmSpool(output))
         write_text(output / "config.yaml", dump_recipe(recipe))
         write_json(output / FINGERPRINT, told)
         preparation = Preparation(recipe.prepare, recipe.size)
@@ -143,11 +146,17 @@ def fit(
         if not preparation.fitted:
             preparation = fit_preparation(preparation, films, train, on_progress)
             refused = finish_films(preparation, films, train + held_out, images, workers, on_progress)
+            kept = zip((*roles.train, *roles.calibration), refused, strict=True)
+            remarks = {look.file.scan_id: NOT_REGISTERED for look, was in kept if was}
+            write_table(output / SPLITS, roles.table(remarks))
             train, held_out = list(range(len(train))), list(range(len(train), len(images)))
             parts = {"training": refused[: len(train)], "held-out": refused[len(train) :]}
             facts["not_registered"] = {name: sum(part) for name, part in parts.items()}
-            unregistered = [note for name, part in parts.items() for note in refusal_notes(part, f"{name} normals")]
+            unregistered = [
+                note for name, part in parts.items() for note in refusal_notes(part, f"{name} normals (see splits.csv)")
+            ]
             facts["notes"] += unregistered
+        waiting.close()
         recorder = RunRecorder(output, resume=resume, on_progress=on_progress)
         detector.fit(images.source(train, roles.groups[: len(train)]), recorder=recorder)
         recorder.flush()
@@ -166,7 +175,7 @@ def fit(
             "scored_on": detector.runs_on(),
         }
         if preparation.registers:
-            data["not_registered"] = facts["not_registered"]
+            data["not_registered"] = sum(facts["not_registered"].values())
         save_model(output / "model", recipe, preparation, detector, calibration, data=data)
     unreadable = tuple(reason for _, reason in roles.failed)
     notes = (*listing.notes, *roles.notes, *unregistered, *_notes(roles, calibration, recipe.calibration.alpha))

@@ -24,7 +24,8 @@ def refusal_notes(refused: Sequence[bool], which: str) -> list[str]:
         return []
     said = f"{count} of {len(refused)} {which} could not be registered and are used as they are"
     advice = (
-        "`anomaly inspect` tells more, and a fit with prepare.crop=auto or prepare.register=none may suit them better"
+        "look whether they are turned or no chests (--exclude-flagged leaves out most such films), or have wide "
+        "borders (--set prepare.crop=auto)"
     )
     return [f"{said}: {advice}." if count > _MANY * len(refused) else f"{said}."]
 

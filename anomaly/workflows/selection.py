@@ -129,11 +129,14 @@ class Roles:
         """Number of patients among the films trained on and held out; one without an id counts as its own."""
         return len(np.unique(self.groups))
 
-    def table(self) -> list[list[str]]:
-        """Return splits.csv: every file, the role it has, and why."""
+    def table(self, remarks: Mapping[str, str] | None = None) -> list[list[str]]:
+        """Return splits.csv: every file, the role it has, and why; `remarks` by scan_id are added to the reason."""
         rows = [["scan_id", "path", "patient", "label", "class", "role", "reason", "content_sha256"]]
         for role, looks in ((TRAIN, self.train), (CALIBRATION, self.calibration), (TEST, self.test)):
-            rows += [[*_row(x.file, x.patient, role, _published(x.file)), x.content_sha256] for x in looks]
+            for look in looks:
+                said = (_published(look.file), (remarks or {}).get(look.file.scan_id, ""))
+                reason = "; ".join(part for part in said if part)
+                rows.append([*_row(look.file, look.patient, role, reason), look.content_sha256])
         for role, files in ((FAILED, self.failed), (LEFT_OUT, self.left_out)):
             rows += [[*_row(file, file.patient, role, reason), ""] for file, reason in files]
         return rows

@@ -184,12 +184,15 @@ def test_the_score_is_its_terms_in_the_spread_of_held_out_normals(films: Float32
 
 
 def test_the_map_is_what_the_score_is_the_mean_of(films: Float32) -> None:
-    """With one look, undimmed: the mean heat of the look's part of the square orders films as the score does."""
-    out = fit(films[:40], **ONE_LOOK).score(films[40:])
+    """With one look, undimmed: the mean heat of the look's part of the square orders films as the score does.
+
+    All but: at the edge of the look the map fades.
+    """
+    out = fit(films[:40], **ONE_LOOK, side=32).score(films[40:])
     assert out.heatmaps is not None
     cut = round(SIZE * 0.1)
     heat = out.heatmaps[:, cut : SIZE - cut, cut : SIZE - cut].mean(axis=(1, 2))
-    assert np.corrcoef(heat, out.scores)[0, 1] > 0.999
+    assert np.corrcoef(heat, out.scores)[0, 1] > 0.98
     around = np.ones((SIZE, SIZE), np.bool_)
     around[cut : SIZE - cut, cut : SIZE - cut] = False
     assert not out.heatmaps[:, around].any(), "what no look shows has no heat"
@@ -336,7 +339,7 @@ def test_settings_out_of_range_are_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(("films_of", "patients"), [(9, 9), (40, 1), (40, 2)])
 def test_too_few_films_or_patients_say_so(films: Float32, films_of: int, patients: int) -> None:
     groups = np.minimum(np.arange(films_of), patients - 1)  # all but the first few films are the last patient's
-    with pytest.raises(DataError, match=r"atlas holds out .*give more normals"):
+    with pytest.raises(DataError, match=r"atlas fits 8 components .* too few: give more normals"):
         fit(films[:films_of], groups)
 
 

@@ -125,3 +125,11 @@ def test_refuses() -> None:
         residualised_auroc(
             labels, disease, np.exp(nuisance), patients, normal_scores=disease, normal_nuisance=np.ones(40)
         )
+
+
+def test_strata_too_thin_to_be_resampled_say_so() -> None:
+    """One pair in one stratum: most resamples of the patients miss one of the two films."""
+    labels = np.array([0] * 20 + [1] * 20)
+    nuisance = np.arange(40.0)
+    with pytest.raises(DataError, match="use fewer strata"):
+        stratified_auroc(labels, np.arange(40.0), nuisance, np.arange(40), strata=13, n_boot=50)

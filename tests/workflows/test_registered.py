@@ -134,8 +134,11 @@ def test_normals_that_cannot_be_registered_are_counted_and_used(phantoms: Path, 
     assert ran.code == 0, ran.err
     counts = json.loads((run / "receipt.json").read_text())["not_registered"]
     assert sum(counts.values()) == 10
-    assert "training normals could not be registered" in " ".join(ran.err.split())
-    assert "prepare.register=none" in ran.err
+    said = " ".join(ran.err.split())
+    assert "training normals (see splits.csv) could not be registered" in said
+    assert "look whether they are turned" in said
+    with (run / "splits.csv").open(newline="", encoding="utf-8") as file:
+        assert sum("not registered" in row["reason"] for row in csv.DictReader(file)) == 10
     assert len(role(run, "train")) + len(role(run, "calibration")) == 40
 
 

@@ -93,7 +93,7 @@ class Page:
             residual = np.where(shown, self.low_rank.residual(flat, rank).reshape(films.shape), np.float32(0.0))
             z.append(_z(_blur(residual, self.sigma), normal))
         contrast = [
-            _z(_local_contrast(films, window), normal)
+            _z(_local_contrast(films, window, shown), normal)
             for window, normal in zip(self.windows, self.contrasts, strict=True)
         ]
         return np.where(shown, _maps(z, contrast), np.float32(0.0))
@@ -139,9 +139,18 @@ def _blur(films: Float32, share: float) -> Float32:
     return np.stack([cv2.GaussianBlur(film, (0, 0), sigma) for film in films])
 
 
-def _local_contrast(films: Float32, share: float) -> Float32:
-    """Return the standard deviation of each film in a Gaussian window around each pixel: (N, side, side)."""
-    mean, square = _blur(films, share), _blur(films * films, share)
+def _local_contrast(films: Float32, share: float, shown: NDArray[np.bool_] | None = None) -> Float32:
+    """Return the standard deviation of each film in a Gaussian window around each pixel: (N, side, side).
+
+    Where `shown`, bool (N, side, side), says that not all of it is film, the window takes only what is: the border
+    repeated outside has no contrast of its own.
+    """
+    if shown is None or shown.all():
+        mean, square = _blur(films, share), _blur(films * films, share)
+    else:
+        weight = shown.astype(np.float32)
+        total: Float32 = np.maximum(_blur(weight, share), np.float32(1e-3))
+        mean, square = _blur(films * weight, share) / total, _blur(films * films * weight, share) / total
     return np.sqrt(np.maximum(square - mean * mean, np.float32(0.0)))
 
 

@@ -17,6 +17,7 @@ from anomaly.records import Float32
 from anomaly.runs import Arrays
 
 SIDE = 112
+_AT_ONCE = 256  # films, as float64 in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class Portrait:
 
     mean: Float32
     loadings: Float32
+
+    @staticmethod
+    def room(count: int, size: int) -> NDArray[np.float16]:
+        """Return where `shrink` of `count` films of this size goes."""
+        return np.empty((count, min(size, SIDE) ** 2), np.float16)
 
     @staticmethod
     def shrink(images: Float32) -> NDArray[np.float16]:
@@ -37,7 +43,10 @@ class Portrait:
         """Regress the pixels of normal films, (N, P), on their coordinates, (N, K), of mean 0."""
         mean = films.mean(axis=0, dtype=np.float64)
         gram = coordinates.T.astype(np.float64) @ coordinates
-        crossed = coordinates.T.astype(np.float64) @ films - coordinates.sum(axis=0)[:, None] * mean
+        crossed = -coordinates.sum(axis=0, dtype=np.float64)[:, None] * mean
+        for start in range(0, len(films), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            crossed += coordinates[part].T.astype(np.float64) @ films[part].astype(np.float64)
         loadings = np.linalg.lstsq(gram, crossed, rcond=None)[0]
         return cls(mean.astype(np.float32), loadings.astype(np.float32))
 
