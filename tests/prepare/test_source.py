@@ -121,3 +121,13 @@ def test_a_spool_is_gone_after_a_failure_and_a_full_disk_is_a_sentence(tmp_path:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_film_spool_keeps_no_picture_in_memory(tmp_path: Path) -> None:
+    film = Shrunk(np.ones((64, 64), np.uint8), Box(0, 64, 0, 64), (64, 64), ())
+    with FilmSpool(tmp_path) as films:
+        films.append(film)
+        kept = films._films[0][2].pixels
+        assert kept.size == 0
+        assert kept.base is None, "a view would hold the whole picture"
+        np.testing.assert_array_equal(films[0].pixels, film.pixels)
