@@ -68,7 +68,7 @@ def test_colour_films_take_the_same_road(phantoms: Path, tmp_path: Path) -> None
 def test_a_fit_killed_while_registering_goes_on_and_ends_the_same(run: Path, phantoms: Path, tmp_path: Path) -> None:
     stopped = tmp_path / "stopped"
     command = ("fit", phantoms, "--normal-only", *QUICK, "-o", stopped)
-    ended = stop_when(spawn(*command), lambda: (stopped / "splits.csv").is_file(), signal.SIGKILL)
+    ended = stop_when(spawn(*command), (stopped / "splits.csv").is_file, signal.SIGKILL)
     assert ended.code == -signal.SIGKILL
     assert not (stopped / "model").exists()
     assert anomaly(*command, "--resume").code == 0

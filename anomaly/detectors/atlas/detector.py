@@ -46,6 +46,8 @@ class AtlasConfig(DetectorConfig):
     """Gaussian windows of the local contrast, shares of the side."""
     floor: float = Field(default=0.25, ge=0)
     """Added to each pixel's standard deviation, in units of their mean."""
+    exposure_limit: float = Field(default=2.5, ge=0)
+    """A film is compared with normal films exposed like it, up to so many standard deviations; 0: with all alike."""
     folds: int = Field(default=5, ge=2)
     """Parts of the normals, patients whole, that take turns in being held out."""
     elsewhere: float = Field(default=0.2, ge=0, le=1)
@@ -108,34 +110,38 @@ class Atlas(Detector):
         settings, looks = self.config, self.looks
         folds = self._folds(images)
         seen = [np.empty((len(images), settings.side, settings.side), np.float32) for _ in looks]
+        exposure = [np.empty((len(images), 2), np.float32) for _ in looks]
         small = Portrait.room(len(images), self.size)
         mean = np.zeros((AIR.side, AIR.side))
         done = 0
         for batch in images.batches():
             films = grey(batch)
-            for look, kept in zip(looks, seen, strict=True):
+            for look, kept, told in zip(looks, seen, exposure, strict=True):
                 kept[done : done + len(batch)] = look.see(films)
+                told[done : done + len(batch)] = look.exposure(films)
             mean += AIR.see(films).sum(axis=0, dtype=np.float64)
             small[done : done + len(batch)] = Portrait.shrink(batch)
             done += len(batch)
             recorder.progress(done, len(images), "looking")
         self._air = air_of((mean / done).astype(np.float32))
         self._pages = []
-        told: list[Float32] = []
+        terms: list[Float32] = []
         for look in looks:
-            page, terms = Page.fit(
+            page, told = Page.fit(
                 look,
-                seen[len(told)],
+                seen[len(terms)],
+                exposure[len(terms)],
                 folds,
                 ranks=settings.components,
                 sigma=settings.sigma,
                 windows=settings.windows,
                 floor=settings.floor,
+                limit=settings.exposure_limit,
             )
             self._pages.append(page)
-            told.append(terms)
-            recorder.progress(len(told), len(looks), "fitting")
-        values = np.mean(told, axis=0, dtype=np.float64)
+            terms.append(told)
+            recorder.progress(len(terms), len(looks), "fitting")
+        values = np.mean(terms, axis=0, dtype=np.float64)
         self._scale = np.stack([values.mean(axis=1), np.maximum(values.std(axis=1), 1e-9)])
         middle = self._pages[self._middle].low_rank
         own = seen[self._middle].reshape(len(images), -1)
@@ -188,7 +194,7 @@ class Atlas(Detector):
             pixels = shown.sum(axis=(1, 2))
             if not pixels.all():
                 raise DataError("An image shows no film in its middle, so it cannot be compared with a chest.")
-            read = page.read(page.look.see(films), shown)
+            read = page.read(page.look.see(films), page.look.exposure(films), shown)
             values += read.sum(axis=(2, 3)) / pixels / np.float32(len(self._pages))
             heat[page.look.crop] += read / np.float32(len(self.config.tiles))
         mean, sd = self._scale
@@ -242,5 +248,12 @@ class Atlas(Detector):
         for number, look in enumerate(self.looks):
             own = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"page{number}.")}
             self._pages.append(
-                Page.from_arrays(look, own, sigma=settings.sigma, ranks=settings.components, windows=settings.windows)
+                Page.from_arrays(
+                    look,
+                    own,
+                    sigma=settings.sigma,
+                    ranks=settings.components,
+                    windows=settings.windows,
+                    limit=settings.exposure_limit,
+                )
             )

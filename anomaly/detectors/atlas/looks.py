@@ -35,6 +35,22 @@ class Look:
             out[:] = resize(equalised, self.side) / np.float32(255.0)
         return seen
 
+    def exposure(self, films: UInt8) -> Float32:
+        """Return how bright and how contrasty the middle of each film is, before it is equalised.
+
+        Args:
+            films: uint8 (N, S, S), of `grey`.
+
+        Returns:
+            Mean and standard deviation of its pixels, float32 (N, 2), in [0, 1].
+        """
+        cut = margin(self.crop, films.shape[-1])
+        told = np.empty((len(films), 2), np.float32)
+        for film, row in zip(films, told, strict=True):
+            middle = film[cut : len(film) - cut, cut : len(film) - cut].astype(np.float32) / np.float32(255.0)
+            row[:] = middle.mean(), middle.std()
+        return told
+
     def film(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which of the pixels it shows are mostly film: bool (N, S, S) -> bool (N, side, side)."""
         if inside.all():

@@ -4,6 +4,10 @@ Opacity and darkening: the signed difference between film and normal twin is blu
 ribs and vessels cancel under the blur, a diffuse opacity does not), then put in standard deviations of what the same
 blur leaves of normal films out of fold. Contrast deficit: the local standard deviation of the film, in standard
 deviations of that of normal films; consolidated lung hides the vessels and ribs that a normal chest shows there.
+
+What is normal at a place depends on how a film was exposed, and equalising does not take all of that away. So each
+pixel's normal value is a line over the film's exposure (brightness and contrast of its middle), fitted to normals, and
+its spread is what normals differ by around that line: a film is compared with normal films exposed like it.
 """
 
 from __future__ import annotations
@@ -19,19 +23,22 @@ from anomaly.detectors.atlas.twin import LowRank, out_of_fold
 from anomaly.records import Float32, Int64
 from anomaly.runs import Arrays
 
-_LEAST = 1e-4  # of the range of grey: a spread below what 8 bits can tell
-
 TERMS = ("opacity", "deficit", "darker")
 """Brighter than the normal twin; less local contrast than normal; darker than the normal twin. All in sigma."""
+
+_LEAST = 1e-4  # of the range of grey: a spread below what 8 bits can tell
+_ROWS = 4  # of what is known of a pixel: its value at mean exposure, two slopes, its spread
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """What is normal under one look.
 
-    `ranks` how many components each twin has; `blurs` for each of them mean and spread of the blurred residual,
-    float32 (2, P); `windows` Gaussian widths of the local contrast, shares of the side; `contrasts` for each of them
-    mean and spread of the contrast, float32 (2, P). `sigma` is the blur of the residual, a share of the side.
+    `ranks` how many components each twin has; `blurs` for each of them what the blurred residual is, float32 (4, P):
+    its value at mean exposure, the slopes over the two numbers of exposure, its spread. `windows` Gaussian widths of
+    the local contrast, shares of the side; `contrasts` for each of them what the contrast is, float32 (4, P). `sigma`
+    is the blur of the residual, a share of the side. `exposure` float32 (2, 2): mean and standard deviation of the
+    normals' `Look.exposure`; films beyond `limit` standard deviations are compared with those at the limit.
     """
 
     look: Look
@@ -41,59 +48,70 @@ class Page:
     blurs: tuple[Float32, ...]
     windows: tuple[float, ...]
     contrasts: tuple[Float32, ...]
+    exposure: Float32
+    limit: float
 
     @classmethod
     def fit(
         cls,
         look: Look,
         films: Float32,
+        exposure: Float32,
         folds: Int64,
         *,
         ranks: Sequence[int],
         sigma: float,
         windows: Sequence[float],
         floor: float,
+        limit: float,
     ) -> tuple[Page, Float32]:
         """Learn from normal films.
 
         Args:
             look: That took them.
             films: float32 (N, side, side) in [0, 1].
+            exposure: float32 (N, 2), of the look.
             folds: int64 (N,), patients whole.
             ranks: Components of the twins.
             sigma: Blur of the residual, share of the side.
             windows: Gaussian widths of the local contrast, shares of the side.
             floor: Added to each spread, in units of its mean, so that no pixel counts without bound.
+            limit: Of exposure, in standard deviations; 0 takes no notice of it.
 
         Returns:
             The page, and float32 (3, N): each film's `TERMS` in the spread of the films of the other folds, whose
             residuals come from components that this film may have had a part in.
         """
+        known = np.stack([exposure.mean(axis=0), np.maximum(exposure.std(axis=0), _LEAST)])
+        at = _standard(exposure, known, limit)
         low_rank, residuals = out_of_fold(films.reshape(len(films), -1), folds, ranks)
         signed = [_blur(residuals[rank].reshape(films.shape), sigma) for rank in ranks]
         contrast = [_local_contrast(films, window) for window in windows]
-        z = [_z_by_others(values, folds, floor) for values in signed]
-        told = _maps(z, [_z_by_others(values, folds, floor) for values in contrast]).mean(axis=(2, 3))
-        blurs, contrasts = (tuple(_spread(v, floor) for v in values) for values in (signed, contrast))
-        return cls(look, low_rank, sigma, tuple(ranks), blurs, tuple(windows), contrasts), told
+        z = [_z_by_others(values, at, folds, floor) for values in signed]
+        told = _maps(z, [_z_by_others(values, at, folds, floor) for values in contrast]).mean(axis=(2, 3))
+        blurs, contrasts = (tuple(_normal(v, at, floor) for v in values) for values in (signed, contrast))
+        page = cls(look, low_rank, sigma, tuple(ranks), blurs, tuple(windows), contrasts, known, limit)
+        return page, told
 
-    def read(self, films: Float32, shown: NDArray[np.bool_]) -> Float32:
+    def read(self, films: Float32, exposure: Float32, shown: NDArray[np.bool_]) -> Float32:
         """Compare films, as its look sees them, with what is normal.
 
         Args:
             films: float32 (N, side, side) in [0, 1].
+            exposure: float32 (N, 2), of the look.
             shown: bool (N, side, side), which of their pixels are film.
 
         Returns:
             The map of each of `TERMS` in sigma: float32 (3, N, side, side) >= 0, 0 outside the film.
         """
+        at = _standard(exposure, self.exposure, self.limit)
         flat = films.reshape(len(films), -1)
         z = []
         for rank, normal in zip(self.ranks, self.blurs, strict=True):
             residual = np.where(shown, self.low_rank.residual(flat, rank).reshape(films.shape), np.float32(0.0))
-            z.append(_z(_blur(residual, self.sigma), normal))
+            z.append(_z(_blur(residual, self.sigma), at, normal))
         contrast = [
-            _z(_local_contrast(films, window, shown), normal)
+            _z(_local_contrast(films, window, shown), at, normal)
             for window, normal in zip(self.windows, self.contrasts, strict=True)
         ]
         return np.where(shown, _maps(z, contrast), np.float32(0.0))
@@ -105,11 +123,19 @@ class Page:
             "components": self.low_rank.components,
             "blurs": np.stack(self.blurs),
             "contrasts": np.stack(self.contrasts),
+            "exposure": self.exposure,
         }
 
     @classmethod
     def from_arrays(
-        cls, look: Look, arrays: Mapping[str, Float32], *, sigma: float, ranks: Sequence[int], windows: Sequence[float]
+        cls,
+        look: Look,
+        arrays: Mapping[str, Float32],
+        *,
+        sigma: float,
+        ranks: Sequence[int],
+        windows: Sequence[float],
+        limit: float,
     ) -> Page:
         """Build from what `to_arrays` returned.
 
@@ -120,15 +146,16 @@ class Page:
         shapes = {
             "mean": (pixels,),
             "components": (max(ranks), pixels),
-            "blurs": (len(ranks), 2, pixels),
-            "contrasts": (len(windows), 2, pixels),
+            "blurs": (len(ranks), _ROWS, pixels),
+            "contrasts": (len(windows), _ROWS, pixels),
+            "exposure": (2, 2),
         }
         for name, shape in shapes.items():
             if arrays[name].shape != shape:
                 raise ValueError(f"{name} of shape {arrays[name].shape}, not {shape}")
         low_rank = LowRank(arrays["mean"], arrays["components"])
         blurs, contrasts = tuple(arrays["blurs"]), tuple(arrays["contrasts"])
-        return cls(look, low_rank, sigma, tuple(ranks), blurs, tuple(windows), contrasts)
+        return cls(look, low_rank, sigma, tuple(ranks), blurs, tuple(windows), contrasts, arrays["exposure"], limit)
 
 
 def _blur(films: Float32, share: float) -> Float32:
@@ -154,26 +181,34 @@ def _local_contrast(films: Float32, share: float, shown: NDArray[np.bool_] | Non
     return np.sqrt(np.maximum(square - mean * mean, np.float32(0.0)))
 
 
-def _spread(values: Float32, floor: float) -> Float32:
-    """Return mean and floored standard deviation of each pixel: (N, side, side) -> float32 (2, P)."""
-    flat = values.reshape(len(values), -1)
-    deviation = flat.std(axis=0, dtype=np.float64)
+def _standard(exposure: Float32, known: Float32, limit: float) -> Float32:
+    """Return exposure, (N, 2), in standard deviations of that of normal films, float32 (N, 2) within the limit."""
+    return np.asarray(np.clip((exposure - known[0]) / known[1], -limit, limit), dtype=np.float32)
+
+
+def _normal(values: Float32, at: Float32, floor: float) -> Float32:
+    """Return what each pixel is on normal films: (N, side, side) at exposures (N, 2) -> float32 (4, P)."""
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    design = np.column_stack([np.ones(len(at)), at])
+    lines = np.linalg.pinv(design) @ flat
+    deviation = (flat - design @ lines).std(axis=0)
     spread = np.maximum(deviation + floor * deviation.mean(), _LEAST)
-    return np.stack([flat.mean(axis=0, dtype=np.float64), spread]).astype(np.float32)
+    return np.concatenate([lines, spread[None]]).astype(np.float32)
 
 
-def _z(values: Float32, normal: Float32) -> Float32:
-    """Return (N, side, side) in standard deviations of `normal`, (2, P)."""
-    mean, spread = normal.reshape(2, *values.shape[1:])
-    return np.asarray((values - mean) / spread, dtype=np.float32)
+def _z(values: Float32, at: Float32, normal: Float32) -> Float32:
+    """Return (N, side, side) at exposures (N, 2) in standard deviations of `normal`, (4, P)."""
+    usual = normal[0] + at[:, :1] * normal[1] + at[:, 1:] * normal[2]
+    z = (values.reshape(len(values), -1) - usual) / normal[3]
+    return np.asarray(z.reshape(values.shape), dtype=np.float32)
 
 
-def _z_by_others(values: Float32, folds: Int64, floor: float) -> Float32:
+def _z_by_others(values: Float32, at: Float32, folds: Int64, floor: float) -> Float32:
     """As `_z`, each film in standard deviations of the films of the other folds."""
     z = np.empty_like(values)
     for fold in range(int(folds.max()) + 1):
         own = folds == fold
-        z[own] = _z(values[own], _spread(values[~own], floor))
+        z[own] = _z(values[own], at[own], _normal(values[~own], at[~own], floor))
     return z
 
 
