@@ -77,12 +77,22 @@ def evaluated(films: Films, folders: tuple[str, ...]) -> dict[str, Any]:
     return {"rows": to_dicts(found.rows), "false_alarms": found.alarms}
 
 
-def within(films: Films, at: Int64, values: Float64, nuisance: Float64) -> dict[str, Any]:
-    """Return AUROC within strata of a nuisance, and what the nuisance still tells there."""
+def floor(films: Films, folders: tuple[str, ...]) -> dict[str, Any]:
+    """Return another method's row and false alarms; the trivial numbers are those of the atlas's films."""
+    found = evaluated(films, folders)
+    return {"row": found["rows"][0], "false_alarms": found["false_alarms"]}
+
+
+def within(films: Films, at: Int64, columns: dict[str, Float64], nuisance: Float64) -> dict[str, Any]:
+    """Return AUROC of each column within strata of a nuisance, and what the nuisance still tells there."""
     patients = [films.patients[i] for i in at]
-    found = stratified_auroc(films.labels[at], values[at], nuisance[at], patients, strata=STRATA)
-    strata = [asdict(stratum) for stratum in found.strata]
-    return {"auroc": found.auroc, **bounds(found.interval), "leftover": found.leftover, "strata": strata}
+    told: dict[str, Any] = {}
+    for name, values in columns.items():
+        found = stratified_auroc(films.labels[at], values[at], nuisance[at], patients, strata=STRATA)
+        told[name] = {"auroc": found.auroc, **bounds(found.interval)}
+        if name == "score":
+            told |= {"leftover": found.leftover, "strata": [asdict(stratum) for stratum in found.strata]}
+    return told
 
 
 def one_test(
@@ -114,21 +124,15 @@ def one_test(
         )
         residualised[name] = {"auroc": line.auroc, **bounds(line.interval), "slope": line.slope}
     nuisances = {"softness": soft[0], "file_size": films.file_size}
-    abnormal = films.registered[at][labels == 1]
+    refused = ~films.registered[at]
     return {
         **evaluated(films, folders),
-        "not_registered": {
-            "normal": int((~films.registered[at][labels == 0]).sum()),
-            "abnormal": int((~abnormal).sum()),
-        },
+        "not_registered": {k: int(refused[labels == label].sum()) for label, k in enumerate(("normal", "abnormal"))},
         "terms": [to_dicts(evaluate_scores(labels, films.terms[name][at], patients, name=name))[0] for name in TERMS],
-        "others": {name: evaluated(other, folders) for name, other in others.items() if name in METHODS},
+        "others": {name: floor(other, folders) for name, other in others.items() if name in METHODS},
         "minus": minus,
         "alone": to_dicts(evaluate_scores(labels, -soft[0][at], patients, name="softness"))[0],
-        "strata": {
-            nuisance: {name: within(films, at, values, numbers) for name, values in columns.items()}
-            for nuisance, numbers in nuisances.items()
-        },
+        "strata": {nuisance: within(films, at, columns, numbers) for nuisance, numbers in nuisances.items()},
         "residualised": {"normals": len(held_out.ids), "on": "log softness", **residualised},
         "kinds": kinds(films, at),
     }

@@ -2,17 +2,16 @@
 
     OMP_NUM_THREADS=1 python benchmarks/atlas_transfer.py
 
-Sizes: whole patients drawn at random from the train normals, three draws of each size, each larger one holding the
-smaller; the recipe as shipped, so that a fifth of them is held out for calibration and the template is made of the
-rest. Transfer: fitted on children and scored on adults, and the reverse; recalibrated with 100 normals of the other
-site, three draws. False alarms are counted on that site's dev normals and on 200 more of its train normals, which were
-neither fitted to nor calibrated on. Goes through the workflows of `anomaly fit`, `score` and `calibrate`; shares the
-runs of atlas.py and keeps its own beside them.
+Sizes: whole patients drawn at random from the train normals, three draws of each size, a larger one holding all but
+the last few films of a smaller; the recipe as shipped, so that a fifth of them is held out for calibration and the
+template is made of the rest. Transfer: fitted on children and scored on adults, and the reverse; recalibrated with 100
+normals of the other site, three draws. False alarms are counted on that site's dev normals and on 200 more of its
+train normals, which were neither fitted to nor calibrated on. Goes through the workflows of `anomaly fit`, `score` and
+`calibrate`; shares the runs of atlas.py and keeps its own beside them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +40,7 @@ SITES = (("kermany", "rsna"), ("rsna", "kermany"))
 
 
 def draw(files: Sequence[ScanFile], count: int, seed: int) -> list[ScanFile]:
-    """Draw `count` films, patients whole, in an order that the seed alone decides: a larger draw holds a smaller."""
+    """Draw `count` films, patients whole, in an order that the seed alone decides; one too many is passed over."""
     patients = [file.patient or file.scan_id for file in files]
     order = np.random.default_rng(seed).permutation(sorted(set(patients)))
     films: dict[str, list[ScanFile]] = {}
@@ -56,11 +55,12 @@ def draw(files: Sequence[ScanFile], count: int, seed: int) -> list[ScanFile]:
     raise SystemExit(f"only {len(drawn)} of {count} films to be drawn")
 
 
-def aurocs(films: Films, data_set: str) -> dict[str, Any]:
-    """Return AUROC and its interval for each test of a set."""
+def aurocs(films: Films, data_set: str, *, registered_only: bool = False) -> dict[str, Any]:
+    """Return AUROC and its interval for each test of a set, of all its films or of those that could be registered."""
     found = {}
     for name, folders in TESTS[data_set].items():
         at = films.where(folders)
+        at = at[films.registered[at]] if registered_only else at
         row = evaluate_scores(films.labels[at], films.scores[at], [films.patients[i] for i in at])[0]
         found[name] = {key: value for key, value in to_dicts([row])[0].items() if key.startswith(("n_", "auroc"))}
     return found
@@ -68,7 +68,7 @@ def aurocs(films: Films, data_set: str) -> dict[str, Any]:
 
 def alarms(films: Films, at: Int64) -> dict[str, Any]:
     """Count the normals at these places that are flagged at alpha 0.05."""
-    flagged = sum(flags(p, ALPHA) for p in films.p_values[at])
+    flagged = sum(flags(float(p), ALPHA) for p in films.p_values[at])
     return {"flagged": flagged, "normals": len(at), "rate": flagged / len(at), **bounds(wilson(flagged, len(at)))}
 
 
@@ -117,7 +117,8 @@ def transfer(home: str, away: str, data: Path) -> dict[str, Any]:
         )
         told = {"before": away_figures(before, away), "after": away_figures(after, away)}
         draws.append({"seed": seed, **told, "scores_unchanged": bool(np.array_equal(before.scores, after.scores))})
-        print(home, "to", away, json.dumps(draws[-1]), flush=True)
+        for when in ("before", "after"):
+            print(f"{home} to {away}, draw {seed}, {when}:", told[when]["false_alarms"], flush=True)
     alarms_at_home = alarms(at_home, np.flatnonzero(at_home.labels == 0))
     return {
         "at_home": {"tests": aurocs(at_home, home), "false_alarms": {"dev normals": alarms_at_home}},
@@ -134,10 +135,15 @@ def away_figures(films: Films, away: str) -> dict[str, Any]:
         "dev normals": np.flatnonzero(on_dev & (films.labels == 0)),
         "further train normals": np.flatnonzero(~on_dev),
     }
+    dev = replace(films, paths=inside)
     return {
-        "tests": aurocs(replace(films, paths=inside), away),
+        "tests": aurocs(dev, away),
+        "tests_of_registered": aurocs(dev, away, registered_only=True),
         "false_alarms": {name: alarms(films, at) for name, at in places.items()},
-        "not_registered": {"dev": int((~films.registered[on_dev]).sum()), "dev films": int(on_dev.sum())},
+        "not_registered": {
+            name: f"{int((~films.registered[at]).sum())} of {len(at)}"
+            for name, at in {**places, "dev abnormals": np.flatnonzero(on_dev & (films.labels == 1))}.items()
+        },
     }
 
 

@@ -12,47 +12,36 @@ import json
 import re
 from typing import Any
 
+import figures_atlas
+import figures_robust
 import figures_scans
 from common import ROOT, parser, read_result
+from figures_tables import in_brackets, table, trivial, with_interval
 
 START, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
 
 
-def with_interval(row: dict[str, Any], key: str = "auroc") -> str:
-    interval = row[f"{key}_interval"]
-    return f"{row[key]:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
-
-
 def dev_auroc() -> dict[str, Any]:
     """Return what `anomaly models` prints: seed 0 of each recipe on Kermany dev."""
-    figures = {}
-    for recipe, result in read_result("kermany").get("recipes", {}).items():
-        if "runs" not in result:
-            continue
-        row = result["runs"][0]["rows"][0]
-        figures[recipe] = {
+    rows = {
+        recipe: result["runs"][0]["rows"][0]
+        for recipe, result in read_result("kermany").get("recipes", {}).items()
+        if "runs" in result
+    }
+    atlas = read_result("atlas")
+    if "kermany" in atlas:
+        rows["atlas"] = atlas["kermany"]["tests"]["pneumonia"]["rows"][0]
+    return {
+        recipe: {
             "data": "Kermany dev",
-            "auroc": round(row["auroc"], 4),
-            "low": round(row["auroc_interval"]["low"], 4),
-            "high": round(row["auroc_interval"]["high"], 4),
+            "auroc": round(row["auroc"], 6),
+            "low": round(row["auroc_interval"]["low"], 6),
+            "high": round(row["auroc_interval"]["high"], 6),
             "normal": row["n_normal"],
             "abnormal": row["n_abnormal"],
         }
-    return figures
-
-
-def table(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
-    lines = [
-        "| | normal / abnormal | AUROC [95 %] | AP (prevalence) | sensitivity at 95 % specificity |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in rows:
-        lines.append(
-            f"| {name} | {row['n_normal']} / {row['n_abnormal']} | {with_interval(row)} | "
-            f"{row['average_precision']:.3f} ({row['prevalence']:.3f}) | "
-            f"{with_interval(row, 'sensitivity_at_95_specificity')} |"
-        )
-    return lines
+        for recipe, row in rows.items()
+    }
 
 
 def seeds_line(name: str, auroc: dict[str, Any]) -> str:
@@ -68,7 +57,7 @@ def kermany() -> list[str]:
     recipes = result["recipes"]
     anogan = recipes["anogan"]["runs"][0]
     rows = [("anogan (seed 0)", anogan["rows"][0]), ("pixel-stats", recipes["pixel-stats"]["runs"][0]["rows"][0])]
-    rows += [(f"{row['name']} alone ({row['direction']} is abnormal)", row) for row in anogan["rows"][1:]]
+    rows += [(trivial(row), row) for row in anogan["rows"][1:]]
     films = anogan["rows"][0]["n_normal"] + anogan["rows"][0]["n_abnormal"]
     alarms, difference = anogan["false_alarms"], recipes["anogan minus pixel-stats"]
     return [
@@ -99,7 +88,7 @@ def phantoms() -> list[str]:
         return []
     first = result["runs"][0]
     rows = [("anogan (seed 0)", first["rows"][0]), ("pixel-stats", first["rows"][1])]
-    rows += [(f"{row['name']} alone ({row['direction']} is abnormal)", row) for row in first["rows"][2:]]
+    rows += [(trivial(row), row) for row in first["rows"][2:]]
     lines = [
         "## Phantoms (generated)",
         "",
@@ -160,25 +149,53 @@ def speed() -> list[str]:
 
 def readme_block() -> str:
     """Return the README's few figures."""
-    kermany_result, phantom_result = read_result("kermany"), read_result("phantoms")
     lines = [START, "", "| trained on normals only | AUROC [95 %] | films |", "|---|---|---|"]
-    if kermany_result:
-        recipes = kermany_result["recipes"]
-        for name in ("pixel-stats", "anogan"):
-            row = recipes[name]["runs"][0]["rows"][0]
-            films = f"{row['n_normal']} normal, {row['n_abnormal']} pneumonia"
-            lines.append(f"| `{name}`, Kermany dev | {with_interval(row)} | {films} |")
-        auroc = recipes["anogan"]["auroc"]
-        count = len(auroc["values"])
-        value = f"{auroc['mean']:.3f} ± {auroc['sd']:.3f} (sd)"
-        lines.append(f"| the same, mean of {count} seeds | {value} | the same |")
-        best = max(recipes["anogan"]["runs"][0]["rows"][1:], key=lambda row: row["auroc"])
-        lines.append(f"| *best trivial number there: {best['name']}* | {with_interval(best)} | the same |")
-    if phantom_result:
-        for name, row in zip(("anogan", "pixel-stats"), phantom_result["runs"][0]["rows"][:2], strict=True):
-            films = f"{row['n_normal']} normal, {row['n_abnormal']} with a lesion"
-            lines.append(f"| `{name}`, phantoms | {with_interval(row)} | {films} |")
+    lines += [*_readme_atlas(), *_readme_kermany(), *_readme_phantoms()]
     return "\n".join([*lines, "", END])
+
+
+def _readme_atlas() -> list[str]:
+    result = read_result("atlas")
+    if "kermany" not in result:
+        return []
+    lines = []
+    sets = {"kermany": ("Kermany dev", "pneumonia"), "rsna": ("RSNA dev (adults)", "lung opacity")}
+    for data_set, (title, against) in sets.items():
+        test = result[data_set]["tests"][against]
+        row, within = test["rows"][0], test["strata"]["softness"]["score"]
+        best = figures_atlas.best_trivial(test)
+        films = f"{row['n_normal']} normal, {row['n_abnormal']} {against}"
+        lines += [
+            f"| `atlas`, {title} | {with_interval(row)} | {films} |",
+            f"| the same, among films of like softness | {in_brackets(within['auroc'], within)} | the same |",
+            f"| *best trivial number there: {best['name']}* | {with_interval(best)} | the same |",
+        ]
+    return lines
+
+
+def _readme_kermany() -> list[str]:
+    result = read_result("kermany")
+    if not result:
+        return []
+    lines, recipes = [], result["recipes"]
+    for name in ("anogan", "pixel-stats"):
+        row = recipes[name]["runs"][0]["rows"][0]
+        films = f"{row['n_normal']} normal, {row['n_abnormal']} pneumonia"
+        lines.append(f"| `{name}`, Kermany dev | {with_interval(row)} | {films} |")
+        auroc = recipes[name]["auroc"]
+        if auroc["sd"] is not None:
+            value = f"{auroc['mean']:.3f} ± {auroc['sd']:.3f} (sd)"
+            lines.append(f"| the same, mean of {len(auroc['values'])} seeds | {value} | the same |")
+    return lines
+
+
+def _readme_phantoms() -> list[str]:
+    result = read_result("phantoms")
+    lines = []
+    for name, row in zip(("anogan", "pixel-stats"), result["runs"][0]["rows"][:2] if result else (), strict=False):
+        films = f"{row['n_normal']} normal, {row['n_abnormal']} with a lesion"
+        lines.append(f"| `{name}`, phantoms | {with_interval(row)} | {films} |")
+    return lines
 
 
 def results_page() -> str:
@@ -190,7 +207,9 @@ def results_page() -> str:
         "Intervals are 95 %, from resampling whole patients.",
         "",
     ]
-    return "\n".join([*head, *kermany(), *phantoms(), *figures_scans.page(), *speed()]).rstrip() + "\n"
+    atlas = [*figures_atlas.page(), *figures_robust.page()]
+    lines = [*head, *atlas, *kermany(), *phantoms(), *figures_scans.page(), *speed(), *figures_atlas.speed()]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def with_block(readme: str) -> str:

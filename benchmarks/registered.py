@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from anomaly.config import load_recipe
 from anomaly.evaluate.baselines import trivial_statistics
-from anomaly.evaluate.intervals import bootstrap, paired_difference
+from anomaly.evaluate.intervals import PairedDifference, bootstrap, paired_difference
 from anomaly.evaluate.metrics import auroc, auroc_of
-from anomaly.evaluate.perturb import equalise_sharpness, film_rng, mask_borders_and_markers
-from anomaly.evaluate.strata import softness, stratified_auroc
+from anomaly.evaluate.perturb import film_rng, mask_borders_and_markers, randomise_sharpness
+from anomaly.evaluate.strata import softness, stratified_auroc, stratified_difference
 from anomaly.prepare.prepare import Preparation, Shrunk
 from anomaly.prepare.register import Template, fit_template, small_copy, template_sample
 from anomaly.records import Float32, Float64, Int64, Scan, ScanFile
@@ -43,7 +43,7 @@ Change = Callable[[Scan], Float32]
 CHANGES: dict[str, Change] = {
     "untouched": lambda scan: scan.pixels,
     "masked": lambda scan: mask_borders_and_markers(scan.pixels),
-    "equalised": lambda scan: equalise_sharpness(scan.pixels, film_rng(scan.scan_id)),
+    "equalised": lambda scan: randomise_sharpness(scan.pixels, film_rng(scan.scan_id)),
 }
 
 
@@ -88,7 +88,9 @@ def scan_files(name: str, part: str) -> list[ScanFile]:
     return [file for file in files if file.set_aside is None]
 
 
-def films(name: str, part: str, *, register: bool = True, change: str = "untouched", fitted: str = "untouched") -> Films:
+def films(
+    name: str, part: str, *, register: bool = True, change: str = "untouched", fitted: str = "untouched"
+) -> Films:
     """Return films, prepared at the first call.
 
     Args:
@@ -132,8 +134,12 @@ def row(name: str, labels: Int64, scores: Float64, groups: Int64) -> dict[str, A
 
 def minus(labels: Int64, scores: Float64, other: Float64, groups: Int64) -> dict[str, Any]:
     """Return AUROC(scores) - AUROC(other) on the same films, patients resampled together."""
-    found = paired_difference(labels, scores, other, groups)
-    return {"difference": found.difference, "low": found.interval.low, "high": found.interval.high, "p": found.p_value}
+    return _difference(paired_difference(labels, scores, other, groups))
+
+
+def minus_within(labels: Int64, scores: Float64, other: Float64, nuisance: Float64, groups: Int64) -> dict[str, Any]:
+    """Return the same difference of the AUROCs within five strata of a nuisance."""
+    return _difference(stratified_difference(labels, scores, other, nuisance, groups))
 
 
 def within(labels: Int64, scores: Float64, nuisance: Float64, groups: Int64) -> dict[str, Any]:
@@ -141,6 +147,10 @@ def within(labels: Int64, scores: Float64, nuisance: Float64, groups: Int64) -> 
     found = stratified_auroc(labels, scores, nuisance, groups)
     low, high = found.interval.low, found.interval.high
     return {"auroc": found.auroc, "low": low, "high": high, "nuisance_itself": found.leftover}
+
+
+def _difference(found: PairedDifference) -> dict[str, Any]:
+    return {"difference": found.difference, "low": found.interval.low, "high": found.interval.high, "p": found.p_value}
 
 
 def _preparation(name: str, register: bool, fitted: str) -> Preparation:

@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py
 
-Takes about two hours on 2 cores. Finished parts of an interrupted run are kept; results land in benchmarks/results/.
+Takes about three hours on 2 cores. Finished parts of an interrupted run are kept; results land in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from common import parser
 
 ORDER = (
     *("startup.py", "throughput.py", "memory.py", "fuzz.py", "inspect_kermany.py", "duplicates.py", "quality.py"),
-    *("search_time.py", "demo_time.py", "phantoms.py", "kermany.py", "inpaint.py", "figures.py"),
+    *("search_time.py", "demo_time.py", "phantoms.py", "kermany.py", "inpaint.py"),
+    *("atlas.py", "atlas.py --speed", "atlas_transfer.py", "atlas_grid.py", "atlas_ideas.py", "atlas_shortcuts.py"),
+    "figures.py",
 )
 
 
 def main() -> None:
     parser(__doc__).parse_args()
-    for name in ORDER:
-        print(f"== {name}", flush=True)
-        subprocess.run([sys.executable, str(Path(__file__).with_name(name))], check=True)
+    for line in ORDER:
+        print(f"== {line}", flush=True)
+        name, *options = line.split()
+        subprocess.run([sys.executable, str(Path(__file__).with_name(name)), *options], check=True)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,11 @@ def film_rng(scan_id: str, seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-def equalise_sharpness(pixels: Float32, rng: np.random.Generator) -> Float32:
+def randomise_sharpness(pixels: Float32, rng: np.random.Generator) -> Float32:
     """Blur a film or store it as JPEG, by equal chance and to a random degree.
 
-    Sharpness and the size of the file then tell films apart by lot as well as by class.
+    Sharpness and the size of the file then tell films apart by lot as well as by class: what they tell by class is
+    weakened, not gone. The blur is scaled to the film, the JPEG is not: on films much larger than 224 it does little.
 
     Args:
         pixels: float32 (H, W) in [0, 1].

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from anomaly.errors import DataError
-from anomaly.evaluate.perturb import equalise_sharpness, film_rng, mask_borders_and_markers, mask_outside
+from anomaly.evaluate.perturb import film_rng, mask_borders_and_markers, mask_outside, randomise_sharpness
 from anomaly.evaluate.strata import softness
 from anomaly.scans.borders import find_borders
 from anomaly.scans.markers import find_markers
@@ -30,8 +30,8 @@ def disc(shape: tuple[int, int]) -> np.ndarray:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda film: equalise_sharpness(film, film_rng("a")),
-        lambda film: equalise_sharpness(film, film_rng("b")),
+        lambda film: randomise_sharpness(film, film_rng("a")),
+        lambda film: randomise_sharpness(film, film_rng("b")),
         mask_borders_and_markers,
         lambda film: mask_outside(film, disc(film.shape)),
     ],
@@ -60,14 +60,14 @@ def test_the_lot_is_the_films_own() -> None:
 
 def test_sharpness_is_drawn_by_lot_and_on_every_size_alike() -> None:
     sharp = film(224)
-    sizes = [softness(equalise_sharpness(sharp, film_rng(str(i)))) / softness(sharp) for i in range(60)]
+    sizes = [softness(randomise_sharpness(sharp, film_rng(str(i)))) / softness(sharp) for i in range(60)]
     assert min(sizes) < 0.75
     assert max(sizes) > 0.95
     # A blur is of the film, not of its pixels: a film twice as large and changed looks the same.
     blurred = next(i for i in range(20) if film_rng(str(i)).random() < 0.5)
     large = cv2.resize(sharp, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    small = cv2.resize(equalise_sharpness(large, film_rng(str(blurred))), sharp.shape[::-1], interpolation=3)
-    assert np.abs(small - equalise_sharpness(sharp, film_rng(str(blurred)))).mean() < 0.002
+    small = cv2.resize(randomise_sharpness(large, film_rng(str(blurred))), sharp.shape[::-1], interpolation=3)
+    assert np.abs(small - randomise_sharpness(sharp, film_rng(str(blurred)))).mean() < 0.002
 
 
 def test_markers_and_borders_are_gone_and_the_middle_is_not() -> None:

@@ -1,0 +1,50 @@
+"""How figures are set in the text; shared by figures.py and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def with_interval(row: dict[str, Any], key: str = "auroc") -> str:
+    """Return a metric of a row of the results table, and its interval."""
+    return in_brackets(row[key], row[f"{key}_interval"])
+
+
+def in_brackets(value: float, interval: dict[str, Any]) -> str:
+    return f"{value:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def difference(found: dict[str, Any]) -> str:
+    return f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+def table(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Return the table of metrics, one line a name and its row."""
+    lines = [
+        "| | normal / abnormal | AUROC [95 %] | AP (prevalence) | sensitivity at 95 % specificity |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in rows:
+        lines.append(
+            f"| {name} | {row['n_normal']} / {row['n_abnormal']} | {with_interval(row)} | "
+            f"{row['average_precision']:.3f} ({row['prevalence']:.3f}) | "
+            f"{with_interval(row, 'sensitivity_at_95_specificity')} |"
+        )
+    return lines
+
+
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table of ready cells."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def trivial(row: dict[str, Any]) -> str:
+    """Return the name of a trivial number's row, and which way abnormal films lie."""
+    return f"{row['name']} alone ({row['direction']} is abnormal)"
+
+
+def command(result: dict[str, Any]) -> list[str]:
+    """Return the lines that say how a result was made."""
+    return ["", f"    {result['command']}", ""]
