@@ -151,7 +151,48 @@ def readme_block() -> str:
     """Return the README's few figures."""
     lines = [START, "", "| trained on normals only | AUROC [95 %] | films |", "|---|---|---|"]
     lines += [*_readme_atlas(), *_readme_kermany(), *_readme_phantoms()]
-    return "\n".join([*lines, "", END])
+    return "\n".join([*lines, "", *_readme_asked(), END])
+
+
+def _readme_asked() -> list[str]:
+    """Return what the atlas was asked beside its accuracy, one line each."""
+    lines = []
+    grid, shortcuts, sites = (read_result(f"atlas_{name}") for name in ("grid", "shortcuts", "transfer"))
+    if grid:
+        spread = grid["spread"]["with the deficit term"]
+        of = {task: spread[task]["averaged"] for task in ("kermany", "rsna_opacity")}
+        told = [f"{s['median']:.3f} ({s['min']:.3f} to {s['max']:.3f})" for s in of.values()]
+        lines.append(
+            f"* With all settings of `atlas` moved about, {of['kermany']['n']} ways: median {told[0]} on Kermany dev, "
+            f"{told[1]} on RSNA dev."
+        )
+    if shortcuts:
+        found = {
+            (entry["name"], entry["when"]): entry["atlas"]
+            for entry in shortcuts["comparisons"]["kermany"]["conditions"]
+        }
+        asked = {
+            "sharpness drawn by lot": ("sharpness drawn by lot", "test"),
+            "borders and markers masked": ("borders and markers masked", "test"),
+            "all but the lungs painted over": ("all but the lungs painted over", "train and test"),
+            "the lungs painted over": ("the lungs painted over", "train and test"),
+        }
+        areas = [f"{name} {in_brackets(found[key]['auroc'], found[key])}" for name, key in asked.items()]
+        lines.append(f"* Kermany dev without what might be shortcuts: {'; '.join(areas)}.")
+    if sites:
+        for way, title, against in (
+            ("kermany to rsna", "children, scored on adults", "lung opacity"),
+            ("rsna to kermany", "adults, scored on children", "pneumonia"),
+        ):
+            draw = sites["transfer"][way]["draws"][0]
+            row = draw["before"]["tests"][against]
+            alarms = [draw[when]["false_alarms"]["further train normals"] for when in ("before", "after")]
+            flagged = [f"{told['flagged']} of {told['normals']}" for told in alarms]
+            lines.append(
+                f"* Fitted on {title}: {with_interval(row)}; normals flagged at alpha 0.05 {flagged[0]}, after "
+                f"`anomaly calibrate` with {sites['transfer'][way]['calibrated_on']} local ones {flagged[1]}."
+            )
+    return [*lines, ""] if lines else []
 
 
 def _readme_atlas() -> list[str]:
