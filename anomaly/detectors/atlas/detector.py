@@ -80,8 +80,8 @@ class Atlas(Detector):
     where to look.
 
     What lies outside a film has no heat and is not averaged over, but as it repeats the border it has a little say in
-    CLAHE and in the coordinates of the twin. `fit` takes it for film, which hardly moves a term's mean and sd: on real
-    films held-out normals come to 0.05 and 1.1 of them.
+    CLAHE and in the coordinates of the twin. `fit` takes it for film, which moves a term's mean and sd little: on two
+    real sets, masked held-out normals lie within 0.14 sd of the mean.
     """
 
     name: ClassVar[str] = "atlas"
