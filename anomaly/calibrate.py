@@ -56,7 +56,7 @@ def calibrate(scores: Float32, heatmaps: Float32) -> Calibration:
 
     Args:
         scores: float32 (n,), finite.
-        heatmaps: float32, >= 0, what their maps say of every pixel of film, in any shape.
+        heatmaps: float32, >= 0, what their maps say of every pixel of film that they speak of, in any shape.
 
     Raises:
         DataError: No held-out normal, or scores that are not finite.

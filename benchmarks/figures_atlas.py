@@ -116,8 +116,9 @@ def boxes() -> list[str]:
     told = result["threshold"]
     lines += [
         "",
-        f"Boxes around what is hotter than the {told['quantile_of_normals']:g} quantile of held-out normals' heat "
-        f"({told['value']:.2f} σ; {told['boxes_a_film']:.1f} boxes a film), average precision [95 %]:",
+        f"Boxes around what is hotter than the {told['quantile_of_normals']:g} quantile of the heat that "
+        f"held-out normals show where normal chests hold air ({told['value']:.2f} σ; {told['boxes_a_film']:.1f} boxes "
+        "a film), average precision [95 %]:",
     ]
     for films, rows in result["average_precision"].items():
         overlaps = sorted({row["overlap"] for row in rows})

@@ -167,7 +167,7 @@ class Detector(ABC):
         """Return where and in which number format scores are computed; another answer may differ a little."""
         return "cpu fp64"
 
-    def seen(self) -> NDArray[np.bool_]:
+    def mapped(self) -> NDArray[np.bool_]:
         """Return which pixels of the square maps speak of, bool (S, S); the scale of heat is set on those alone."""
         return np.ones((self.size, self.size), np.bool_)
 

@@ -223,14 +223,14 @@ def score_in_chunks(
         Scores (n,), and what the maps say of every pixel they speak of that shows film, float32 (p,).
     """
     batch = detector.config.score_batch
-    scores, heat, seen = [], [], detector.seen()
+    scores, heat, mapped = [], [], detector.mapped()
     for start in range(0, len(images), batch):
         part = slice(start, start + batch)
         out = detector.score(images[part], inside=inside[part])
         if out.heatmaps is None:
             raise DataError(f"{detector.name} drew no map for a held-out normal.")
         scores.append(out.scores)
-        heat.append(out.heatmaps[inside[part] & seen])
+        heat.append(out.heatmaps[inside[part] & mapped])
         on_progress(min(start + batch, len(images)), len(images), what)
     return np.concatenate(scores), np.concatenate(heat)
 

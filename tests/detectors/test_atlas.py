@@ -257,11 +257,11 @@ def test_where_no_air_is_found_nothing_is_dimmed(films: Float32) -> None:
     out, same = one.score(flat[40:] + slope), full.score(flat[40:] + slope)
     assert out.heatmaps is not None
     np.testing.assert_array_equal(out.heatmaps, same.heatmaps)
-    assert one.seen().mean() > 0.5
+    assert one.mapped().mean() > 0.5
 
 
 def test_maps_speak_of_the_lungs(atlas: Atlas) -> None:
-    seen = atlas.seen()
+    seen = atlas.mapped()
     assert seen.dtype == np.bool_
     assert 0.05 < seen.mean() < 0.5
     assert not seen[:4].any()

@@ -178,7 +178,7 @@ class Atlas(Detector):
         elsewhere = np.float32(self.config.elsewhere)
         return elsewhere + (np.float32(1.0) - elsewhere) * resize(self._air, self.size)
 
-    def seen(self) -> NDArray[np.bool_]:
+    def mapped(self) -> NDArray[np.bool_]:
         """Return where the map shows all that was found, or nearly: where normal chests show air, bool (S, S)."""
         cut = margin(max(self.config.crops), self.size)
         looked = np.zeros((self.size, self.size), np.bool_)
