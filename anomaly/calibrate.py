@@ -13,7 +13,7 @@ import numpy as np
 
 from anomaly.errors import DataError, ModelError
 from anomaly.records import Float32, Float64
-from anomaly.runs import read_tensors, write_tensors
+from anomaly.runs import Arrays, read_tensors, write_tensors
 
 CALIBRATION = "calibration.safetensors"
 PIXEL_QUANTILES = (0.5, 0.95, 0.99, 0.999, 1.0)
@@ -21,10 +21,15 @@ PIXEL_QUANTILES = (0.5, 0.95, 0.99, 0.999, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Held-out normals' scores, float64 (n,) ascending, and the quantiles of their maps' pixels (level -> value)."""
+    """What held-out normals look like to a method.
+
+    Their scores, float64 (n,) ascending; the quantiles of their maps' pixels (level -> value); and their features,
+    float32 (n, F) in the order of the scores, None where the method has none.
+    """
 
     scores: Float64
     pixel_quantiles: dict[str, float]
+    features: Float32 | None = None
 
     @property
     def smallest_alpha(self) -> float:
@@ -48,15 +53,19 @@ class Calibration:
 
     def save(self, folder: Path) -> None:
         """Write calibration.safetensors."""
-        write_tensors(folder / CALIBRATION, {"scores": self.scores}, {"pixel_quantiles": self.pixel_quantiles})
+        arrays: Arrays = {"scores": self.scores}
+        if self.features is not None:
+            arrays["features"] = self.features
+        write_tensors(folder / CALIBRATION, arrays, {"pixel_quantiles": self.pixel_quantiles})
 
 
-def calibrate(scores: Float32, heatmaps: Float32) -> Calibration:
+def calibrate(scores: Float32, heatmaps: Float32, features: Float32 | None = None) -> Calibration:
     """Build a calibration from held-out normals.
 
     Args:
         scores: float32 (n,), finite.
         heatmaps: float32, >= 0, what their maps say of every pixel of film that they speak of, in any shape.
+        features: float32 (n, F), where the method has them.
 
     Raises:
         DataError: No held-out normal, or scores that are not finite.
@@ -65,7 +74,8 @@ def calibrate(scores: Float32, heatmaps: Float32) -> Calibration:
         raise DataError("Calibration needs at least one held-out normal with a finite score.")
     values = np.quantile(heatmaps, PIXEL_QUANTILES)
     quantiles = {str(level): float(value) for level, value in zip(PIXEL_QUANTILES, values, strict=True)}
-    return Calibration(np.sort(scores.astype(np.float64)), quantiles)
+    order = np.argsort(scores, kind="stable")
+    return Calibration(scores[order].astype(np.float64), quantiles, None if features is None else features[order])
 
 
 def load_calibration(folder: Path) -> Calibration:
@@ -76,6 +86,7 @@ def load_calibration(folder: Path) -> Calibration:
     """
     try:
         arrays, meta = read_tensors(folder / CALIBRATION)
-        return Calibration(arrays["scores"], {k: float(v) for k, v in meta["pixel_quantiles"].items()})
+        quantiles = {k: float(v) for k, v in meta["pixel_quantiles"].items()}
+        return Calibration(arrays["scores"], quantiles, arrays.get("features"))
     except (DataError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{error} Fit or calibrate the model again, or copy its folder again.") from error

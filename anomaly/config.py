@@ -37,6 +37,8 @@ class PrepareConfig(Settings):
     markers: Literal["keep", "inpaint"] = "keep"
     registration: Literal["none", "affine"] = Field(default="none", alias="register")
     """`register` in recipes; as a field's name it would shadow a method of every abstract class."""
+    central_crop: float = Field(default=1.0, ge=0.3, le=1.0)
+    """Share of the side that is kept, about the middle, once a film lies where it is to lie."""
     clahe: bool = True
     clahe_size: int = Field(default=512, ge=16, le=4096)
     clahe_clip: float = Field(default=2.0, gt=0)

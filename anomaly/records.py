@@ -111,6 +111,8 @@ class DetectorOutput:
     `scores` float32 (N,); `heatmaps` float32 (N, S, S) >= 0 or None; `twin` float32 (N, C, S, S) in [-1, 1],
     the normal image the scan was compared with, or None; `terms` what the score is made of, each float32 (N,), and
     `term_maps` what a term adds to the heatmap, float32 (N, S, S) >= 0, for those that add to it; empty without maps.
+    `features` float32 (N, F), 2 <= F <= 64: where the method places each image among normals, near ones alike; None
+    where it has no such space. They are for pictures alone.
     """
 
     scores: Float32
@@ -118,6 +120,7 @@ class DetectorOutput:
     twin: Float32 | None = None
     terms: dict[str, Float32] = field(default_factory=dict)
     term_maps: dict[str, Float32] = field(default_factory=dict)
+    features: Float32 | None = None
 
 
 class ImageSource(Protocol):

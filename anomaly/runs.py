@@ -262,6 +262,9 @@ class Recorder(Protocol):
     def progress(self, done: int, total: int, what: str) -> None:
         """Say how far along the fit is."""
 
+    def warn(self, words: str) -> None:
+        """Tell the user what is wrong with the fit, though it goes on."""
+
     def checkpoint(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         """Keep a state from which the fit can go on."""
 
@@ -281,6 +284,9 @@ class NullRecorder:
     def progress(self, done: int, total: int, what: str) -> None:
         """Ignore."""
 
+    def warn(self, words: str) -> None:
+        """Ignore."""
+
     def checkpoint(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         """Ignore."""
 
@@ -297,6 +303,8 @@ class RunRecorder:
         self._resume = resume
         self._on_progress = on_progress
         self._rows: list[tuple[int, str, float]] = []
+        self.warnings: list[str] = []
+        """What the detector warned of, in order."""
         if resume and (folder / "history.csv").is_file():
             try:
                 with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
@@ -333,6 +341,10 @@ class RunRecorder:
         """Hand progress to whoever shows it."""
         if self._on_progress is not None:
             self._on_progress(done, total, what)
+
+    def warn(self, words: str) -> None:
+        """Keep a warning for those who called."""
+        self.warnings.append(words)
 
     def checkpoint(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         """Replace checkpoints/last.safetensors and bring history.csv up to date."""

@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 
 from anomaly.detectors.atlas.detector import Atlas
 from anomaly.detectors.atlas.looks import Look, grey
-from anomaly.detectors.atlas.twin import patient_folds
+from anomaly.detectors.normality import patient_folds
 from anomaly.evaluate.metrics import auroc
 from anomaly.records import Int64, UInt8
 from anomaly.runs import read_tensors, write_tensors

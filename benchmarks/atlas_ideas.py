@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from registered import TASKS, Films, films, minus, minus_within, row, within
 
 from anomaly.detectors.atlas.looks import Look, grey
-from anomaly.detectors.atlas.twin import patient_folds
+from anomaly.detectors.normality import patient_folds
 from anomaly.records import Float32, Float64, Int64, UInt8
 from anomaly.runs import read_tensors, write_tensors
 

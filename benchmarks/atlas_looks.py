@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from registered import Films
 
 from anomaly.detectors.atlas.detector import Atlas, AtlasConfig
-from anomaly.detectors.atlas.looks import Look, margin
-from anomaly.detectors.atlas.lungs import LOOK as AIR
-from anomaly.detectors.atlas.lungs import air_of
+from anomaly.detectors.atlas.looks import AIR, Look, margin
 from anomaly.detectors.atlas.twin import LowRank, out_of_fold
+from anomaly.detectors.lungs import air_of
 from anomaly.prepare.resize import resize
 from anomaly.prepare.source import ArraySource
 from anomaly.records import Float32, Float64, Int64, UInt8

@@ -25,8 +25,8 @@ from scipy.stats import spearmanr
 
 from anomaly.detectors.atlas.detector import Atlas
 from anomaly.detectors.atlas.looks import Look, grey
-from anomaly.detectors.atlas.twin import patient_folds
 from anomaly.detectors.base import Detector
+from anomaly.detectors.normality import patient_folds
 from anomaly.detectors.pixel_stats import PixelStats
 from anomaly.evaluate.baselines import one_number_audit
 from anomaly.evaluate.perturb import mask_outside

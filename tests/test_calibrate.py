@@ -92,6 +92,18 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert loaded.pixel_quantiles == calibration.pixel_quantiles
 
 
+def test_features_stay_with_their_scores_and_are_kept(tmp_path: Path) -> None:
+    scores = np.array([3, 1, 2, 1], np.float32)
+    calibration = calibrate(scores, np.ones((4, 4, 4), np.float32), np.stack([scores, scores**2], axis=1))
+    calibration.save(tmp_path)
+    features = load_calibration(tmp_path).features
+    assert features is not None
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, [[1, 1], [1, 1], [2, 4], [3, 9]])
+    of_scores(scores).save(tmp_path)
+    assert load_calibration(tmp_path).features is None
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "no scores", "no quantiles", "no mapping"])
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: str) -> None:
     of_scores(tied(30, 2)).save(tmp_path)

@@ -44,8 +44,6 @@ class Detector(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[DetectorConfig]]
     supervised: ClassVar[bool] = False
-    heat_unit: ClassVar[str] = ""
-    """What one unit of a map's heat is, where that is known: "σ" for standard deviations of normal variation."""
 
     def __init__(self, config: Any = None, *, size: int, device: str = "auto", seed: int = 0) -> None:
         self.config = self.Config() if config is None else config
@@ -93,7 +91,7 @@ class Detector(ABC):
             heatmaps: Also return maps (and the normal twin, where the method has one).
 
         Returns:
-            Scores (N,), maps (N, S, S) >= 0 (0 outside the film) or None, twin (N, C, S, S) or None, terms.
+            Scores (N,), maps (N, S, S) >= 0 (0 outside the film) or None, twin (N, C, S, S) or None, terms, features.
 
         Raises:
             ModelError: Not fitted yet.
@@ -166,6 +164,11 @@ class Detector(ABC):
     def runs_on(self) -> str:
         """Return where and in which number format scores are computed; another answer may differ a little."""
         return "cpu fp64"
+
+    @property
+    def heat_unit(self) -> str:
+        """Return what one unit of a map's heat is, where that is known: "σ" for deviations of normal variation."""
+        return ""
 
     def mapped(self) -> NDArray[np.bool_]:
         """Return which pixels of the square maps speak of, bool (S, S); the scale of heat is set on those alone."""
@@ -264,16 +267,19 @@ def _first(output: DetectorOutput, n: int) -> DetectorOutput:
         None if output.twin is None else output.twin[:n],
         {name: term[:n] for name, term in output.terms.items()},
         {name: term[:n] for name, term in output.term_maps.items()},
+        None if output.features is None else output.features[:n],
     )
 
 
 def _join(parts: list[DetectorOutput]) -> DetectorOutput:
     heatmaps = [part.heatmaps for part in parts if part.heatmaps is not None]
     twins = [part.twin for part in parts if part.twin is not None]
+    features = [part.features for part in parts if part.features is not None]
     return DetectorOutput(
         np.concatenate([part.scores for part in parts]),
         np.concatenate(heatmaps) if heatmaps else None,
         np.concatenate(twins) if twins else None,
         {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
         {name: np.concatenate([part.term_maps[name] for part in parts]) for name in parts[0].term_maps},
+        np.concatenate(features) if features else None,
     )

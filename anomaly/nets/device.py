@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -43,19 +43,23 @@ def uses_bf16(device: str, precision: str) -> bool:
     return precision == "bf16" or (precision == "auto" and has_fast_bf16(device))
 
 
-def open_fabric(device: str, precision: str) -> Fabric:
-    """Return a Fabric on one device.
+def open_fabric(device: str, precision: str, *, every: bool = False) -> Fabric:
+    """Return a Fabric on one device, or on every GPU there is.
 
     Args:
         device: "auto", "cpu" or "cuda".
         precision: "auto" (bf16 where the hardware has it), "fp32" or "bf16".
+        every: Share each batch out over all GPUs, where there are several.
     """
     from lightning.fabric import Fabric
 
     where = resolve_device(device)
     bf16 = uses_bf16(where, precision)
     with _quiet("lightning.pytorch.utilities.rank_zero"):  # Fabric speaks through it
-        return Fabric(accelerator=where, devices=1, precision="bf16-mixed" if bf16 else "32-true")
+        number_format: Literal["bf16-mixed", "32-true"] = "bf16-mixed" if bf16 else "32-true"
+        if every and where == "cuda" and torch.cuda.device_count() > 1:
+            return Fabric(accelerator=where, devices="auto", strategy="dp", precision=number_format)
+        return Fabric(accelerator=where, devices=1, precision=number_format)
 
 
 @contextlib.contextmanager

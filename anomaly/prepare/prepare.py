@@ -1,8 +1,9 @@
 """One fixed order from film to square, frozen in the model and applied by `score` unasked.
 
 read (full depth) -> crop borders -> inpaint markers -> area-resize at full depth to `clahe_size` -> round to 8 bit
--> register -> CLAHE -> resize to S -> [-1, 1]; each stage optional. Without CLAHE films are registered at 16 bit and
-twice S, so that the warp neither aliases nor rounds what a deep film holds.
+-> register -> crop to the middle -> CLAHE -> resize to S -> [-1, 1]; each stage optional. Without CLAHE films are
+registered at 16 bit and twice S, so that the warp neither aliases nor rounds what a deep film holds. The middle is
+taken by that same warp, so that a film is interpolated once.
 """
 
 from __future__ import annotations
@@ -137,15 +138,18 @@ class Preparation:
         config = self.config
         pixels, warnings = shrunk.pixels, shrunk.warnings
         geometry, inside = crop_geometry(shrunk.film_shape, shrunk.box, self.size), None
+        matrix = _middle(config.central_crop)
         if self.registers:
             if self.template is None:
                 raise UsageError("prepare.register needs the template that `anomaly fit` makes of the normals first.")
             aligned = align(small_copy(pixels), self.template)
             if aligned.refused is None:
-                pixels = warp(pixels, aligned.matrix)
-                geometry, inside = _registered(geometry, aligned.matrix)
+                matrix = aligned.matrix @ matrix
             else:
                 warnings = (*warnings, f"{NOT_REGISTERED}: {aligned.refused}; its score and map are less sure")
+        if not np.array_equal(matrix, np.eye(3)):
+            pixels = warp(pixels, matrix)
+            geometry, inside = _warped(geometry, matrix)
         if config.clahe:
             eight_bit = np.asarray(pixels, dtype=np.uint8)
             pixels = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles)
@@ -158,12 +162,18 @@ class Preparation:
         return Prepared(image, geometry, warnings, inside)
 
 
-def _registered(geometry: Geometry, matrix: Float64) -> tuple[Geometry, NDArray[np.bool_] | None]:
-    """Return the way back from a registered square, and which of its pixels show film (None for all).
+def _middle(share: float) -> Float64:
+    """Return the map, float64 (3, 3), from a unit square onto the middle of another, so large a share of its side."""
+    edge = (1.0 - share) / 2.0
+    return np.array([[share, 0.0, edge], [0.0, share, edge], [0.0, 0.0, 1.0]])
+
+
+def _warped(geometry: Geometry, matrix: Float64) -> tuple[Geometry, NDArray[np.bool_] | None]:
+    """Return the way back from a warped square, and which of its pixels show film (None for all).
 
     Args:
-        geometry: Of the square before it was registered.
-        matrix: float64 (3, 3), from the registered unit square to the former.
+        geometry: Of the square before it was warped.
+        matrix: float64 (3, 3), from the warped unit square to the former.
     """
     size = geometry.size
     to_unit = pixels_to_unit(size)

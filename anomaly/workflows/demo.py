@@ -14,7 +14,7 @@ from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.report import write_report
 from anomaly.workflows.score import score
 
-DEMO_SETTINGS = ("detector.steps=500", "detector.search_steps=100")
+DEMO_SETTINGS = ("detector.steps=600", "detector.encoder_steps=200")
 """What the demo changes of the default recipe, so that it takes minutes."""
 
 Say = Callable[[str], None]

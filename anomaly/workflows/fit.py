@@ -161,8 +161,7 @@ def fit(
         detector.fit(images.source(train, roles.groups[: len(train)]), recorder=recorder)
         recorder.flush()
         inside = images.inside(held_out)
-        scores, heat = score_in_chunks(detector, images.take(held_out), inside, on_progress, "calibrating")
-        calibration = calibrate(scores, heat)
+        calibration = calibrate(*score_in_chunks(detector, images.take(held_out), inside, on_progress, "calibrating"))
         facts |= {"trained": len(train), "held_out": len(held_out), "test": len(roles.test)}
         data = {
             "fingerprint_sha256": told["sha256"],
@@ -216,14 +215,15 @@ def _notes(roles: Roles, calibration: Calibration, alpha: float) -> list[str]:
 
 def score_in_chunks(
     detector: Detector, images: Float32, inside: NDArray[np.bool_], on_progress: Ticker, what: str
-) -> tuple[Float32, Float32]:
+) -> tuple[Float32, Float32, Float32 | None]:
     """Score many images a chunk at a time, so that progress can be shown; the answer is that of one call.
 
     Returns:
-        Scores (n,), and what the maps say of every pixel they speak of that shows film, float32 (p,).
+        Scores (n,); what the maps say of every pixel they speak of that shows film, float32 (p,); features (n, F) or
+        None.
     """
     batch = detector.config.score_batch
-    scores, heat, mapped = [], [], detector.mapped()
+    scores, heat, features, mapped = [], [], [], detector.mapped()
     for start in range(0, len(images), batch):
         part = slice(start, start + batch)
         out = detector.score(images[part], inside=inside[part])
@@ -231,8 +231,10 @@ def score_in_chunks(
             raise DataError(f"{detector.name} drew no map for a held-out normal.")
         scores.append(out.scores)
         heat.append(out.heatmaps[inside[part] & mapped])
+        if out.features is not None:
+            features.append(out.features)
         on_progress(min(start + batch, len(images)), len(images), what)
-    return np.concatenate(scores), np.concatenate(heat)
+    return np.concatenate(scores), np.concatenate(heat), np.concatenate(features) if features else None
 
 
 def _read(

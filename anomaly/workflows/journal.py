@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from anomaly.errors import OutputError
+from anomaly.records import Float32
 
 JOURNAL = "journal.jsonl"
 _GONE = "forgotten"
@@ -29,6 +33,16 @@ def read_journal(folder: Path) -> dict[str, dict[str, Any]]:
         if isinstance(entry, dict) and "scan_id" in entry:
             entries[entry["scan_id"]] = entry
     return {scan_id: entry for scan_id, entry in entries.items() if not entry.get(_GONE)}
+
+
+def pack_features(features: Float32) -> str:
+    """Return features, float32 (F,), as text that `unpack_features` turns back to the bit."""
+    return base64.b64encode(features.astype("<f4").tobytes()).decode("ascii")
+
+
+def unpack_features(text: str) -> Float32:
+    """Return what `pack_features` was given."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)
 
 
 class Journal:

@@ -19,14 +19,17 @@ from anomaly.prepare.register import Template
 from anomaly.registry import detector_class
 from anomaly.runs import owner, read_json, read_tensors, sha256_of, write_json, write_tensors, write_text
 
-SCHEMA_VERSION = 2
-"""1: without prepare.register."""
+SCHEMA_VERSION = 3
+"""1: without prepare.register. 2: without the features of held-out normals."""
 MODEL_JSON = "model.json"
 PREPARATION = "preparation.safetensors"
 """What the preparation has learnt from the normals, where it learns anything."""
 _REGISTERED = f"""
 Every film is first brought onto the mean normal chest ({PREPARATION}); one that cannot be is scored as it is, with a
 warning in scores.csv.
+"""
+_CROPPED = """
+Only the middle {share:g} of the side of a film so prepared is compared; around it a map shows nothing.
 """
 INTENDED_USE = "Research only: ranking scans for review. Not a medical device, never a diagnosis."
 
@@ -198,6 +201,8 @@ def read_facts(folder: Path) -> ModelFacts:
 
 def _card(facts: ModelFacts) -> str:
     registered = "" if facts.prepare.registration == "none" else _REGISTERED
+    share = facts.prepare.central_crop
+    cropped = _CROPPED.format(share=share) if share < 1 else ""
     counts = "\n".join(f"* {key}: {value}" for key, value in facts.data.items())
     return f"""# Anomaly model: {facts.method}
 
@@ -206,7 +211,7 @@ def _card(facts: ModelFacts) -> str:
 Fitted on normal scans only, with anomaly {facts.anomaly_version}. A score ranks scans by how unusual they look beside
 those normals; a p-value says what share of the held-out normals score as high. On scans from another site, scanner or
 age group both shift: recalibrate with `anomaly calibrate`.
-{registered}
+{registered}{cropped}
 {counts}
 
 Settings are in model.json; nothing here is a pickle.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 from anomaly.records import UInt8
 
@@ -17,4 +18,13 @@ def data_uri(picture: UInt8, *, lossless: bool = False) -> str:
         Image.fromarray(picture).save(data, format="PNG")
     else:
         Image.fromarray(picture).save(data, format="JPEG", quality=88)
-    return f"data:image/{'png' if lossless else 'jpeg'};base64,{base64.b64encode(data.getvalue()).decode()}"
+    return _uri("png" if lossless else "jpeg", data.getvalue())
+
+
+def png_uri(path: Path) -> str:
+    """Return a PNG file as a data URI."""
+    return _uri("png", path.read_bytes())
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -81,8 +81,7 @@ def recalibrate(
         reasons = count_reasons(left_out)
         enough(len(images), str(normals), left_out)
         inside = images.inside(range(len(images)))
-        scores, heat = score_in_chunks(model.detector, images.all(), inside, on_progress, "calibrating")
-        calibration = calibrate(scores, heat)
+        calibration = calibrate(*score_in_chunks(model.detector, images.all(), inside, on_progress, "calibrating"))
         if seen_by:  # so that the new run, too, says what its weights have seen
             write_table(output / SPLITS, [list(seen_by[0]), *(list(row.values()) for row in seen_by)])
         new = output / "model"

@@ -18,9 +18,10 @@ from anomaly.runs import RECEIPT, read_json, write_text
 from anomaly.workflows.draw import draw, enlarged, heat_scale, panel_path
 from anomaly.workflows.evaluate import EVALUATION
 from anomaly.workflows.panels import Panel, load_panel
-from anomaly.workflows.pictures import data_uri
+from anomaly.workflows.pictures import data_uri, png_uri
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import ScoreLine, flags, read_scores
+from anomaly.workflows.tsne import draw_features
 
 REPORT = "report.html"
 _TERM_SIDE = 300
@@ -52,7 +53,7 @@ class _Term:
 
 
 def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_progress: Ticker = silent) -> Path:
-    """Write report.html into a results folder.
+    """Write report.html into a results folder, and tsne.png where the method has features.
 
     Args:
         out: A folder written by `anomaly score`.
@@ -80,6 +81,7 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
         cards.append(_card(out, line, scale, alpha))
         on_progress(done, len(shown), "report")
     page = Environment(loader=PackageLoader("anomaly", "workflows"), autoescape=True, undefined=StrictUndefined)
+    features = draw_features(out, lines, calibration, alpha=alpha)
     evaluation = read_json(out / EVALUATION) if (out / EVALUATION).is_file() else None
     text = page.get_template("report.html.j2").render(
         version=anomaly.__version__,
@@ -94,6 +96,8 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
         warned=[line for line in scored if line.row.warnings],
         flagged=sum(flags(line.row.p_value or 1.0, alpha) for line in scored),
         histogram=_histogram(scored, calibration, alpha) if scored else None,
+        features=features,
+        tsne=png_uri(features.file) if features and features.file else None,
         cards=cards,
         colours=colour_stops(24),
         ticks=_ticks(scale),

@@ -21,22 +21,30 @@ from anomaly.scans.quality import EXCLUDING
 from anomaly.scans.walk import list_scans
 from anomaly.workflows.draw import draw_heatmaps
 from anomaly.workflows.evaluate import EVALUATION
-from anomaly.workflows.journal import Journal
+from anomaly.workflows.journal import Journal, pack_features
 from anomaly.workflows.model import MODEL_JSON, Model, find_model, load_model
 from anomaly.workflows.panels import Panel, PanelShelf, make_panel
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import Outcome, read_files
 from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
 from anomaly.workflows.selection import files_of_split
+from anomaly.workflows.tsne import TSNE
+
+_BESIDE = ("trivial", "seconds", "stamp", "features")
+"""What a line of the journal says beside the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One scan's row, with what its picture and its baselines need; both None when it failed."""
+    """One scan's row, with what its pictures and its baselines need; all None when it failed.
+
+    `features` float32 (F,), None where the method has none.
+    """
 
     row: ResultRow
     panel: Panel | None = None
     trivial: dict[str, float] | None = None
+    features: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,8 @@ def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
             terms={name: float(values[index]) for name, values in output.terms.items()},
         )
         found = outcome.findings
-        yield Scored(row, make_panel(found.film, outcome.prepared, output, index), found.trivial)
+        features = None if output.features is None else output.features[index]
+        yield Scored(row, make_panel(found.film, outcome.prepared, output, index), found.trivial, features)
         index += 1
 
 
@@ -247,7 +256,13 @@ def _run(
         if scored.panel is not None and row.score is not None and shelf.wants(row.score):
             shelf.put(row.score, row.scan_id, scored.panel)
         now = time.monotonic()
-        beside = {"trivial": scored.trivial, "seconds": round(now - last, 4), "stamp": stamps[row.scan_id]}
+        beside: dict[str, Any] = {
+            "trivial": scored.trivial,
+            "seconds": round(now - last, 4),
+            "stamp": stamps[row.scan_id],
+        }
+        if scored.features is not None:
+            beside["features"] = pack_features(scored.features)
         pending.append({**asdict(row), **beside})
         last = now
         if len(pending) >= model.detector.config.score_batch:
@@ -259,7 +274,7 @@ def _run(
 
 def _row(file: ScanFile, entry: dict[str, Any]) -> ResultRow:
     """Return a file's row: scores from the journal, labels as the folder or manifest gives them now."""
-    fields = {k: v for k, v in entry.items() if k not in ("trivial", "seconds", "stamp")}
+    fields = {k: v for k, v in entry.items() if k not in _BESIDE}
     known = {"label": file.label, "class_name": file.class_name, "extra": file.extra}
     return ResultRow(**{**fields, **known, "warnings": tuple(fields["warnings"])})
 
@@ -275,7 +290,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[int] | None]) -> None:
     """Drop what an earlier run says of files that failed, are gone or no longer the same; and what rested on it."""
-    for derived in (EVALUATION, "evaluation.md", "report.html"):
+    for derived in (EVALUATION, "evaluation.md", "report.html", TSNE):
         (output / derived).unlink(missing_ok=True)
     stale = [
         scan_id

@@ -14,11 +14,11 @@ import pytest
 
 from anomaly.config import validate
 from anomaly.detectors.atlas.detector import Atlas, AtlasConfig
-from anomaly.detectors.atlas.looks import Look, grey, put_back
-from anomaly.detectors.atlas.lungs import LOOK, air_of
+from anomaly.detectors.atlas.looks import AIR, Look, grey, put_back
 from anomaly.detectors.atlas.page import TERMS
-from anomaly.detectors.atlas.twin import LowRank, Moments, out_of_fold, patient_folds
+from anomaly.detectors.atlas.twin import LowRank, Moments, out_of_fold
 from anomaly.detectors.base import WEIGHTS
+from anomaly.detectors.normality import patient_folds
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.source import ArraySource
 from anomaly.records import DetectorOutput, Float32
@@ -249,6 +249,16 @@ def test_an_image_without_film_in_its_middle_is_refused(atlas: Atlas, films: Flo
         atlas.score(films[40:42], inside=inside)
 
 
+def test_features_place_a_film_by_its_strongest_components(atlas: Atlas, films: Float32) -> None:
+    out = atlas.score(films[40:])
+    assert out.features is not None
+    assert out.features.shape == (20, 8)
+    assert (np.diff(atlas.score(films[:40]).features.std(axis=0)) < 0).all()
+    few, one = (fit(films[:40], components=ranks).score(films[40:]).features for ranks in ((2, 3), (1,)))
+    np.testing.assert_allclose(np.abs(few), np.abs(out.features[:, :3]), atol=1e-3)
+    assert one is None
+
+
 def test_where_no_air_is_found_nothing_is_dimmed(films: Float32) -> None:
     flat = np.clip(films * 0.02, -1, 1).astype(np.float32)  # CLAHE cannot make basins of this
     slope = np.linspace(-0.8, 0.8, SIZE, dtype=np.float32)
@@ -309,22 +319,9 @@ def test_the_twin_is_a_normal_film_without_the_opacity(atlas: Atlas, films: Floa
     assert np.abs(films[40:] - (atlas.score(films[40:]).twin)).mean() < mean_error
 
 
-def test_air_is_the_two_dark_basins_and_not_the_dark_around_the_body() -> None:
-    side = LOOK.side
-    y, x = np.mgrid[:side, :side] / side
-    film = np.where((abs(x - 0.5) < 0.4) & (y > 0.05), 0.7, 0.0)  # a body that runs out of the film below
-    lungs = (((abs(x - 0.5) - 0.18) / 0.12) ** 2 + ((y - 0.5) / 0.3) ** 2) < 1
-    film = np.where(lungs, 0.3, film).astype(np.float32)
-    air = air_of(film)
-    assert air[lungs].mean() > 0.9
-    assert air[~cv2.dilate(lungs.astype(np.uint8), np.ones((21, 21))).astype(bool)].max() < 0.05
-    assert not air_of(np.full((side, side), 0.5, np.float32)).any(), "a flat film holds no air"
-    assert not air_of((0.5 + 0.3 * x).astype(np.float32)).any(), "nor does a slope"
-
-
 def test_air_found_on_phantoms_lies_in_their_lungs(atlas: Atlas) -> None:
     masks = [make_phantom(index).lung_mask.astype(np.float32) for index in range(12)]
-    lungs = np.mean([cv2.resize(mask, (LOOK.side, LOOK.side), interpolation=cv2.INTER_AREA) for mask in masks], axis=0)
+    lungs = np.mean([cv2.resize(mask, (AIR.side, AIR.side), interpolation=cv2.INTER_AREA) for mask in masks], axis=0)
     air = atlas._air
     assert air.max() > 0.9
     assert (air * lungs).sum() / air.sum() > 0.5, "mostly where phantoms have lungs, which move from film to film"

@@ -28,7 +28,12 @@ SMALL: dict[str, dict[str, Any]] = {
         "width": 8,
         "steps": 6,
         "batch": 8,
+        "encoder_steps": 4,
+        "variance_steps": 2,
         "search_steps": 4,
+        "slots": BATCH,
+        "terms": {"residual_pca": 1.0, "structure_deficit": 0.3, "features": 0.1, "uncertainty": 0.1, "ssim": 0.0},
+        "components": 1,
         "score_batch": BATCH,
         "precision": "fp32",
     },
@@ -70,7 +75,7 @@ def coloured(grey: Float32) -> Float32:
 
 def same(a: DetectorOutput, b: DetectorOutput) -> None:
     np.testing.assert_array_equal(a.scores, b.scores)
-    for one, other in ((a.heatmaps, b.heatmaps), (a.twin, b.twin)):
+    for one, other in ((a.heatmaps, b.heatmaps), (a.twin, b.twin), (a.features, b.features)):
         assert (one is None) == (other is None)
         if one is not None:
             np.testing.assert_array_equal(one, other)
@@ -89,6 +94,7 @@ def rows(output: DetectorOutput, index: Any) -> DetectorOutput:
         None if output.twin is None else output.twin[index],
         {name: values[index] for name, values in output.terms.items()},
         {name: values[index] for name, values in output.term_maps.items()},
+        None if output.features is None else output.features[index],
     )
 
 
@@ -119,6 +125,10 @@ def test_outputs_have_the_promised_shapes_types_and_ranges(case: Case) -> None:
         assert out.twin.shape == case.films.shape
         assert np.abs(out.twin).max() <= 1
         arrays["twin"] = out.twin
+    if out.features is not None:
+        assert out.features.shape[0] == n
+        assert 2 <= out.features.shape[1] <= 64
+        arrays["features"] = out.features
     for name, array in arrays.items():
         assert array.dtype == np.float32, name
         assert np.isfinite(array).all(), name
@@ -164,7 +174,9 @@ def test_no_heatmaps_means_none_and_the_same_scores(case: Case) -> None:
     out = case.fitted.score(case.films, heatmaps=False)
     assert out.heatmaps is None
     assert out.twin is None
-    np.testing.assert_array_equal(out.scores, case.fitted.score(case.films).scores)
+    shown = case.fitted.score(case.films)
+    np.testing.assert_array_equal(out.scores, shown.scores)
+    assert (out.features is None) == (shown.features is None)
 
 
 @pytest.mark.parametrize("heatmaps", [True, False])
@@ -269,7 +281,7 @@ def test_labels_are_refused_by_an_unsupervised_method_and_needed_by_a_supervised
         case.new().fit(ArraySource(case.train), given)
 
 
-HOLDS_OUT = {"atlas"}
+HOLDS_OUT = {"anogan", "atlas"}
 """Methods that hold part of the films out inside fit, by patient."""
 
 
@@ -405,7 +417,17 @@ def test_a_mask_that_breaks_the_contract_is_refused(case: Case, wrong: str) -> N
 LESION_FINDERS: dict[str, dict[str, Any]] = {
     "pixel-stats": {},
     "atlas": {"score_batch": 20},
-    "anogan": {"latent": 16, "width": 8, "steps": 200, "batch": 16, "search_steps": 30, "score_batch": 20},
+    "anogan": {
+        "latent": 8,
+        "width": 8,
+        "steps": 200,
+        "batch": 16,
+        "encoder_steps": 40,
+        "search_steps": 10,
+        "terms": {"residual_pca": 1.0, "structure_deficit": 0.3},
+        "score_batch": 20,
+        "slots": 20,
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""Cropped films: what the detector sees, and the exact way back to the whole film."""
+"""Films cropped of borders, or to their middle: what the detector sees, and the exact way back to the whole film."""
 
 from __future__ import annotations
 
@@ -119,3 +119,52 @@ def test_borders_go_before_markers_are_looked_for() -> None:
     pixels[180:192, 138:141] = pixels[189:192, 138:146] = 1
     config = PrepareConfig(crop="auto", markers="inpaint", clahe=False)
     assert Preparation(config, 64)(Scan("a", pixels, 16)).image.max() < 0.2
+
+
+# ---- the middle --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.8, 0.35])
+@pytest.mark.parametrize("shape", [(300, 420), (640, 500)])
+def test_the_middle_shows_what_its_geometry_says(shape: tuple[int, int], share: float) -> None:
+    """On films that grow brighter across, or down, brightness is place: every pixel says where it is from."""
+    height, width = shape
+    for axis, side in ((0, width), (1, height)):
+        ramp = np.linspace(0.5 / side, 1 - 0.5 / side, side, dtype=np.float32)
+        pixels = np.ascontiguousarray(np.broadcast_to(ramp if axis == 0 else ramp[:, None], shape))
+        prepared = Preparation(PrepareConfig(central_crop=share, clahe=False), 64)(Scan("a", pixels, 16))
+        rows, columns = np.mgrid[:64, :64].reshape(2, -1).astype(float)
+        places = to_film_points(np.column_stack([columns, rows]), prepared.geometry)[:, axis]
+        seen = (prepared.image[0].ravel() + 1) / 2 * side - 0.5
+        assert np.abs(seen - places).max() < side / 64 / 20
+        assert prepared.inside is None
+    edge = (1 - share) / 2
+    corners = to_film_points(np.array([[-0.5, -0.5], [63.5, 63.5]]), prepared.geometry)
+    expected = [[edge * width - 0.5, edge * height - 0.5], [(1 - edge) * width - 0.5, (1 - edge) * height - 0.5]]
+    np.testing.assert_allclose(corners, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("crop", ["none", "auto"])
+def test_around_the_middle_there_is_no_heat_and_nothing_has_a_say(crop: str) -> None:
+    config = PrepareConfig(crop=crop, central_crop=0.5)
+    prepared = Preparation(config, 64)(Scan("a", film(), 16))
+    box = BOX if crop == "auto" else whole(film())
+    height, width = box.bottom - box.top, box.right - box.left
+    down, across = height // 4, width // 4
+    middle = Box(box.top + down, box.bottom - down, box.left + across, box.right - across)
+    heat = to_film(np.ones((64, 64), np.float32), prepared.geometry)
+    np.testing.assert_array_equal(heat > 0, inside(box=middle))
+    changed = film().copy()
+    rim = inside(box=box) & ~inside(box=Box(middle.top - 8, middle.bottom + 8, middle.left - 8, middle.right + 8))
+    changed[rim] = 1 - changed[rim]
+    again = Preparation(config, 64)(Scan("a", changed, 16))
+    np.testing.assert_array_equal(again.geometry.matrix, prepared.geometry.matrix)
+    np.testing.assert_array_equal(again.image, prepared.image)
+
+
+def test_the_middle_is_taken_of_the_same_half_way_film() -> None:
+    for clahe in (True, False):
+        whole_film, middle = (
+            Preparation(PrepareConfig(central_crop=share, clahe=clahe), 64).shrinks_by for share in (1.0, 0.8)
+        )
+        assert whole_film == middle

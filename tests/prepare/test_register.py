@@ -313,6 +313,42 @@ def test_after_a_crop_the_way_still_leads_to_the_whole_film(squares: list[Float3
     np.testing.assert_array_equal(prepared.image, alone.image)
 
 
+@pytest.mark.parametrize("share", [0.8, 0.5])
+def test_of_a_registered_film_the_middle_of_the_square_is_kept(
+    share: float, squares: list[Float32], template: Template
+) -> None:
+    large = round(96 / share)
+    cut = (large - 96) // 2
+    into = np.array([[1, 0, cut], [0, 1, cut], [0, 0, 1]])
+    for square in squares[16:20]:
+        film = Scan("a", 0.8 * scan(square, (400, 360)).pixels, 16)
+        film.pixels[180:220, 160:200] = 1.0
+        middle, around = preparation(template, central_crop=share)(film), preparation(template, large)(film)
+        assert middle.warnings == ()
+        np.testing.assert_allclose(middle.geometry.matrix, around.geometry.matrix @ into, atol=1e-9)
+        seen = np.ones((large, large), np.bool_) if around.inside is None else around.inside
+        seen = seen[cut:-cut, cut:-cut]
+        np.testing.assert_array_equal(np.ones_like(seen) if middle.inside is None else middle.inside, seen)
+        plain = preparation(template, clahe=False, central_crop=share)(film)
+        white = plain.image[0] > 0.8
+        rows, columns = np.nonzero(white)
+        on_film = to_film_points(np.array([[columns.mean(), rows.mean()]]), plain.geometry)
+        assert np.abs(on_film - (179.5, 199.5)).max() < 2
+        heat = to_film(white.astype(np.float32), plain.geometry) > 0.5
+        assert 0.8 * 40**2 < heat.sum() < 1.2 * 40**2
+        assert np.abs(np.mean(np.nonzero(heat), axis=1) - (199.5, 179.5)).max() < 2
+
+
+def test_of_a_refused_film_the_middle_is_kept_all_the_same(squares: list[Float32], template: Template) -> None:
+    upside_down = scan(squares[0][::-1].copy())
+    found = preparation(template, central_crop=0.8)(upside_down)
+    plain = Preparation(PrepareConfig(central_crop=0.8), 96)(upside_down)
+    assert found.warnings[0].startswith(NOT_REGISTERED)
+    assert found.inside is None
+    np.testing.assert_array_equal(found.image, plain.image)
+    np.testing.assert_array_equal(found.geometry.matrix, plain.geometry.matrix)
+
+
 # ---- on real films -----------------------------------------------------------------------------------------------
 
 

@@ -1,62 +1,47 @@
-"""`anogan` as a Detector: train, search, compare."""
+"""`anogan` as a Detector: train on normals, search, compare."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
+from anomaly.detectors.anogan.features import FeatureSpace
+from anomaly.detectors.anogan.invert import EncoderTraining
+from anomaly.detectors.anogan.scoring.match import Match, join
+from anomaly.detectors.anogan.scoring.scoring import Scoring
 from anomaly.detectors.anogan.search import search
-from anomaly.detectors.anogan.terms import Match, ScoringRule, schlegl_2017
-from anomaly.detectors.anogan.training import TrainingSettings, train
+from anomaly.detectors.anogan.settings import AnoGanConfig
+from anomaly.detectors.anogan.stages import Stages
+from anomaly.detectors.anogan.training import train
+from anomaly.detectors.anogan.uncertainty import VarianceTraining
 from anomaly.detectors.base import Detector, DetectorConfig
-from anomaly.errors import UsageError
-from anomaly.nets.dcgan import Discriminator, Generator, levels
-from anomaly.nets.device import freeze, open_fabric, resolve_device, uses_bf16
-from anomaly.records import DetectorOutput, Float32, ImageSource, Target
+from anomaly.detectors.lungs import air_of
+from anomaly.errors import DataError, UsageError
+from anomaly.nets.dcgan import Discriminator, Generator, levels, plain
+from anomaly.nets.device import freeze, open_fabric, resolve_device, seeded, uses_bf16
+from anomaly.nets.encoder import Encoder
+from anomaly.nets.variance import VarianceHead
+from anomaly.records import DetectorOutput, Float32, ImageSource, Int64, Target
 from anomaly.runs import Arrays, Recorder
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-
-class AnoGanConfig(DetectorConfig):
-    """Settings of `anogan`."""
-
-    latent: int = Field(default=100, ge=1)
-    """Length of z; 100 in Radford et al."""
-    width: int = Field(default=32, ge=1)
-    """Channels of the widest feature map's neighbour of the image (ngf = ndf); 64 in Radford et al."""
-    steps: int = Field(default=3000, ge=1)
-    """Training steps, one discriminator and one generator update each."""
-    batch: int = Field(default=64, ge=2)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Real films are labelled 1 minus this (Salimans et al. 2016)."""
-    ema: float = Field(default=0.999, ge=0, lt=1)
-    """Decay of the averaged generator that scores."""
-    checkpoint_every: int = Field(default=250, ge=1)
-    """Steps between checkpoints and sample grids."""
-    search_steps: int = Field(default=200, ge=0)
-    """Adam steps on z per scan; 500 in Schlegl et al."""
-    search_rate: float = Field(default=0.1, gt=0)
-    """Learning rate of the search."""
-    weight: float = Field(default=0.1, ge=0, le=1)
-    """lambda: the share of the discriminator-feature term in loss and score."""
-    residual_sigma: float = Field(default=0.03, ge=0, lt=0.5)
-    """Blur of the signed difference to the twin, as a fraction of the width; 0 is the paper's."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 where the processor computes it, else fp32. The comparison itself is always fp32."""
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class AnoGan(Detector):
-    """DCGAN of normals; a scan's score is how far it is from the nearest image the generator can draw."""
+    """A generator of normal chests; a scan's score is how it differs from the most similar chest that it can draw.
+
+    Of the training patients a share is kept from the networks (`holdout`): their normals choose the checkpoint and
+    tell the score terms what differs between any normal and its twin.
+    """
 
     name: ClassVar[str] = "anogan"
     Config: ClassVar[type[DetectorConfig]] = AnoGanConfig
@@ -64,6 +49,11 @@ class AnoGan(Detector):
 
     _generator: Generator
     _discriminator: Discriminator
+    _encoder: Encoder | None
+    _head: VarianceHead | None
+    _scoring: Scoring
+    _space: FeatureSpace
+    _air: Float32
 
     def __init__(self, config: AnoGanConfig | None = None, *, size: int, device: str = "auto", seed: int = 0) -> None:
         super().__init__(config, size=size, device=resolve_device(device), seed=seed)
@@ -76,79 +66,262 @@ class AnoGan(Detector):
     def _fabric(self) -> Fabric:
         return open_fabric(self.device, self.config.precision)
 
-    @cached_property
-    def _rule(self) -> ScoringRule:
-        return partial(schlegl_2017, weight=self.config.weight, residual_sigma=self.config.residual_sigma)
-
     def runs_on(self) -> str:
         """Return the device and the search's number format, as resolved here."""
         return f"{self.device} {'bf16' if uses_bf16(self.device, self.config.precision) else 'fp32'}"
 
-    def _shapes(self, channels: int) -> tuple[dict[str, int], dict[str, int]]:
-        common = {"channels": channels, "size": self.size, "width": self.config.width}
-        return {"latent": self.config.latent, **common}, common
+    @property
+    def heat_unit(self) -> str:
+        """What one unit of heat is: "σ" or "σ²" where all terms with a weight are in it."""
+        return self._scoring.heat_unit
+
+    def mapped(self) -> NDArray[np.bool_]:
+        """Return where the map shows all that was found, or nearly: where normal chests show air, bool (S, S)."""
+        return self._dimmed() >= (1.0 + self.config.elsewhere) / 2.0
 
     def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
         films = np.concatenate(list(images.batches()))
-        config = self.config
-        settings = TrainingSettings(
-            config.steps,
-            config.batch,
-            config.learning_rate,
-            config.label_smoothing,
-            config.ema,
-            config.checkpoint_every,
-        )
-        generator, discriminator = train(
-            films, *self._shapes(films.shape[1]), settings, seed=self.seed, fabric=self._fabric, recorder=recorder
-        )
-        self._take(generator, discriminator)
+        held = _held_out(images.groups, self.config.holdout, self.seed)
+        stages = Stages(recorder)
+        self._train(films[~held], films[held], stages)
+        self._air = air_of((films[~held].mean(axis=(0, 1)) + 1.0) / 2.0)
+        self._encoder = self._invert(films[~held], stages)
+        self._head = self._expect(films[~held], stages)
+        normals = join(list(self._matches(films[held])))
+        self._space = FeatureSpace.fit(normals.scan_features[-1])
+        try:
+            self._scoring = Scoring.fit(
+                normals,
+                images.groups[held],
+                weights=self.config.terms,
+                settings=self.config.term_settings(),
+                pooling=self.config.pooling,
+                top_share=self.config.top_share,
+                standardise=self.config.standardise,
+                folds=self.config.folds,
+                seed=self.seed,
+            )
+        except ValueError as error:
+            raise DataError(f"anogan cannot scale its terms on {len(normals)} held-out normals: {error}") from error
 
-    def _take(self, generator: Generator, discriminator: Discriminator) -> None:
-        for net in (generator, discriminator):
-            freeze(net)
-            # the layout of the training: kernels differ by it, so a loaded model would else score other last bits
-            self._fabric.to_device(net).to(memory_format=torch.channels_last)
-        self._generator, self._discriminator = generator, discriminator
+    def _train(self, films: Float32, held_out: Float32, stages: Stages) -> None:
+        """Train generator, discriminator and, with `redraw`, a first encoder; or take what a stage before left."""
+        channels = films.shape[1]
+        left = stages.result("gan")
+        if left is None:
+            trained = train(
+                films,
+                held_out,
+                self._shape(channels) | {"latent": self.config.latent},
+                self._shape(channels),
+                self.config.training(),
+                seed=self.seed,
+                fabric=open_fabric(self.device, self.config.precision, every=True),
+                recorder=stages.stage("gan"),
+            )
+            nets = {"generator": trained.generator, "discriminator": plain(trained.discriminator)}
+            left = _arrays(nets if trained.encoder is None else nets | {"encoder": trained.encoder})
+            stages.finish("gan", left)
+        self._build(left, channels)
 
-    def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
+    def _invert(self, films: Float32, stages: Stages) -> Encoder | None:
+        """Train the encoder on beside the finished generator."""
+        if not self.config.encoder_steps:
+            return self._encoder
+        left = stages.result("encoder")
+        if left is None:
+            encoder = self._encoder or self._new_encoder(films.shape[1])
+            encoder.requires_grad_(True)
+            training = EncoderTraining(
+                encoder,
+                self._generator,
+                self._discriminator,
+                self.config.encoding(),
+                kappa=self.config.kappa,
+                seed=self.seed,
+                fabric=self._fabric,
+                augment=self.config.training().augmentation,
+            )
+            training.run(films, stages.stage("encoder"))
+            left = _arrays({"encoder": encoder})
+            stages.finish("encoder", left)
+        return self._settle(_filled(self._new_encoder(films.shape[1]), left, "encoder"))
+
+    def _expect(self, films: Float32, stages: Stages) -> VarianceHead | None:
+        """Train the variance head, where a term needs it."""
+        if "uncertainty" not in self.config.terms:
+            return None
+        left = stages.result("variance")
+        if left is None:
+            head = self._new_head()
+            latents = torch.cat([self._search(chunk)[:count] for chunk, count in self._chunks(films)])
+            training = VarianceTraining(
+                head, self._generator, self.config.variance(), seed=self.seed, fabric=self._fabric
+            )
+            training.run(films, latents, stages.stage("variance"))
+            left = _arrays({"head": head})
+            stages.finish("variance", left)
+        return self._settle(_filled(self._new_head(), left, "head"))
+
+    def _shape(self, channels: int) -> dict[str, int]:
+        return {"channels": channels, "size": self.size, "width": self.config.width}
+
+    def _new_encoder(self, channels: int) -> Encoder:
+        with seeded(self.seed):
+            encoder = Encoder(latent=self.config.latent, **self._shape(channels))
+        self._fabric.to_device(encoder.to(memory_format=torch.channels_last))
+        return encoder
+
+    def _new_head(self) -> VarianceHead:
+        with seeded(self.seed):
+            head = VarianceHead(self.config.width)
+        self._fabric.to_device(head.to(memory_format=torch.channels_last))
+        return head
+
+    def _settle(self, net: Net) -> Net:
+        """Return a network frozen, on the device, in the memory layout of the training.
+
+        Kernels differ by the layout, so a loaded model would else score other last bits.
+        """
+        freeze(net)
+        self._fabric.to_device(net)
+        net.to(memory_format=torch.channels_last)
+        return net
+
+    def _build(self, arrays: Arrays, channels: int) -> None:
+        """Build generator, discriminator and, where there is one, the encoder from arrays."""
+        with seeded(self.seed):  # what they start from is overwritten, but must not draw on the caller's randomness
+            generator = Generator(latent=self.config.latent, **self._shape(channels))
+            discriminator = Discriminator(**self._shape(channels), norm=self.config.plain_norm)
+        self._generator = self._settle(_filled(generator, arrays, "generator"))
+        self._discriminator = self._settle(_filled(discriminator, arrays, "discriminator"))
+        self._encoder = None
+        if any(name.startswith("encoder/") for name in arrays):
+            self._encoder = self._settle(_filled(self._new_encoder(channels), arrays, "encoder"))
+
+    def _chunks(self, films: Float32) -> list[tuple[Float32, int]]:
+        """Return films in chunks of `score_batch`, the last filled up with its last film, and how many are films."""
+        batch = self.config.score_batch
+        chunks = []
+        for start in range(0, len(films), batch):
+            chunk = films[start : start + batch]
+            filling = np.repeat(chunk[-1:], batch - len(chunk), axis=0)
+            chunks.append((np.concatenate([chunk, filling]), len(chunk)))
+        return chunks
+
+    def _matches(self, films: Float32) -> list[Match]:
+        """Return held-out normals beside their twins, chunk by chunk, all of each square taken for film."""
+        whole = np.ones((self.config.score_batch, self.size, self.size), np.bool_)
+        return [self._match(chunk, whole).of(np.arange(count)) for chunk, count in self._chunks(films)]
+
+    def _search(self, images: Float32) -> Tensor:
+        """Return the latent of each image of a chunk, float32 (B, latent)."""
         scans = self._fabric.to_device(torch.from_numpy(images))
-        z = search(
+        with torch.no_grad(), self._fabric.autocast():
+            if self._encoder is None:
+                first = torch.zeros(len(scans), self.config.latent, device=scans.device)
+            else:
+                first = self._encoder(scans).float()
+        found = search(
             self._generator,
             self._discriminator,
             scans,
-            steps=self.config.search_steps,
-            learning_rate=self.config.search_rate,
-            weight=self.config.weight,
+            first,
+            self.config.searching(),
+            seed=self.seed,
             autocast=self._fabric.autocast,
         )
+        return found.z
+
+    def _match(self, images: Float32, inside: NDArray[np.bool_]) -> Match:
+        """Put a chunk of images beside their twins."""
+        z = self._search(images)
+        scans = self._fabric.to_device(torch.from_numpy(images))
         with torch.no_grad():
             twins = self._generator(z)
-            match = Match(
-                images,
-                _numpy(twins),
-                _numpy(self._discriminator.features(scans)),
-                _numpy(self._discriminator.features(twins)),
-                inside,
-            )
-        scored = self._rule(match)
+            of_scans, of_twins = self._discriminator.last_maps(scans), self._discriminator.last_maps(twins)
+            expected = None if self._head is None else _numpy(self._head(self._generator.hidden(z)))
+        told = [tuple(_numpy(level) for level in maps) for maps in (of_scans, of_twins)]
+        return Match(images, _numpy(twins), inside, told[0], told[1], expected)
+
+    def _dimmed(self) -> Float32:
+        """Return how much of the heat the map shows at each place, float32 (S, S); all of it where no air was found."""
+        if not self._air.any():
+            return np.ones((self.size, self.size), np.float32)
+        elsewhere = np.float32(self.config.elsewhere)
+        return elsewhere + (np.float32(1.0) - elsewhere) * self._air
+
+    def _score(self, images: Float32, inside: NDArray[np.bool_], heatmaps: bool) -> DetectorOutput:
+        match = self._match(images, inside)
+        scored = self._scoring.score(match)
+        features = self._space.place(match.scan_features[-1])
         if not heatmaps:
-            return DetectorOutput(scored.scores, terms=scored.terms)
-        return DetectorOutput(scored.scores, scored.heatmaps, match.twin, scored.terms)
+            return DetectorOutput(scored.scores, terms=scored.terms, features=features)
+        dimmed = self._dimmed()
+        added = {name: heat * dimmed for name, heat in scored.term_maps.items()}
+        return DetectorOutput(
+            scored.scores, scored.heatmaps * dimmed, match.twin, scored.terms, added, features=features
+        )
 
     def _state(self) -> Arrays:
-        parts = {"generator": self._generator, "discriminator": self._discriminator}
-        return {f"{part}/{k}": _numpy(v) for part, net in parts.items() for k, v in net.state_dict().items()}
+        nets: dict[str, nn.Module] = {"generator": self._generator, "discriminator": self._discriminator}
+        if self._encoder is not None:
+            nets["encoder"] = self._encoder
+        if self._head is not None:
+            nets["head"] = self._head
+        arrays = _arrays(nets) | {"air": self._air}
+        arrays |= {f"scoring/{name}": array for name, array in self._scoring.to_arrays().items()}
+        return arrays | {f"space/{name}": array for name, array in self._space.to_arrays().items()}
 
     def _restore(self, arrays: Arrays, channels: int) -> None:
-        generator_shape, discriminator_shape = self._shapes(channels)
-        generator, discriminator = Generator(**generator_shape), Discriminator(**discriminator_shape)
-        for part, net in (("generator", generator), ("discriminator", discriminator)):
-            start = part + "/"
-            net.load_state_dict(
-                {k.removeprefix(start): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(start)}
-            )
-        self._take(generator, discriminator)
+        self._build(arrays, channels)
+        self._head = None
+        if any(name.startswith("head/") for name in arrays):
+            self._head = self._settle(_filled(self._new_head(), arrays, "head"))
+        self._air = arrays["air"]
+        if self._air.shape != (self.size, self.size):
+            raise ValueError(f"air of shape {self._air.shape}")
+        self._space = FeatureSpace.from_arrays(_under(arrays, "space"))
+        self._scoring = Scoring.from_arrays(
+            _under(arrays, "scoring"),
+            weights=self.config.terms,
+            settings=self.config.term_settings(),
+            pooling=self.config.pooling,
+            top_share=self.config.top_share,
+            standardise=self.config.standardise,
+            size=self.size,
+        )
+
+
+def _held_out(groups: Int64, share: float, seed: int) -> NDArray[np.bool_]:
+    """Draw whole patients that the networks do not see, bool (N,).
+
+    Raises:
+        DataError: The scans are of fewer than four patients.
+    """
+    patients = np.unique(groups)
+    if len(patients) < 4:
+        raise DataError(
+            f"anogan keeps some patients from its networks, and these scans are of {len(patients)}: give normals of at "
+            "least 4 patients."
+        )
+    count = min(max(2, round(share * len(patients))), len(patients) - 2)
+    drawn = np.random.default_rng((seed, 1)).permutation(patients)[:count]
+    return np.isin(groups, drawn)
+
+
+def _arrays(nets: dict[str, nn.Module]) -> Arrays:
+    return {f"{part}/{k}": _numpy(v) for part, net in nets.items() for k, v in net.state_dict().items()}
+
+
+def _filled(net: Net, arrays: Arrays, part: str) -> Net:
+    net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in _under(arrays, part).items()})
+    return net
+
+
+def _under(arrays: Arrays, prefix: str) -> Arrays:
+    start = prefix + "/"
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def _numpy(tensor: Tensor) -> Float32:

@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from anomaly.detectors.atlas.looks import Look, grey, margin, put_back
-from anomaly.detectors.atlas.lungs import LOOK as AIR
-from anomaly.detectors.atlas.lungs import air_of
+from anomaly.detectors.atlas.looks import AIR, Look, grey, margin, put_back
 from anomaly.detectors.atlas.page import TERMS, Page
 from anomaly.detectors.atlas.portrait import Portrait
-from anomaly.detectors.atlas.twin import patient_folds
 from anomaly.detectors.base import Detector, DetectorConfig
+from anomaly.detectors.lungs import air_of
+from anomaly.detectors.normality import patient_folds
 from anomaly.errors import DataError
 from anomaly.prepare.resize import resize
-from anomaly.records import DetectorOutput, Float32, Float64, ImageSource, Target, UInt8
+from anomaly.records import DetectorOutput, Float32, Float64, ImageSource, Target
 from anomaly.runs import Arrays, Recorder
+
+_FEATURES = 8  # coordinates of the twin that place a film among normals
 
 
 class AtlasConfig(DetectorConfig):
@@ -86,7 +87,6 @@ class Atlas(Detector):
 
     name: ClassVar[str] = "atlas"
     Config: ClassVar[type[DetectorConfig]] = AtlasConfig
-    heat_unit: ClassVar[str] = "σ"
     config: AtlasConfig
 
     _pages: list[Page]
@@ -101,6 +101,11 @@ class Atlas(Detector):
         pairs = product(enumerate(settings.crops), enumerate(settings.tiles))
         clips = settings.clips
         return [Look(crop, tiles, clips[(c + t) % len(clips)], settings.side) for (c, crop), (t, tiles) in pairs]
+
+    @property
+    def heat_unit(self) -> str:
+        """Return what one unit of heat is: a standard deviation of normal variation."""
+        return "σ"
 
     def runs_on(self) -> str:
         """Return where and in which number format scores are computed."""
@@ -189,24 +194,28 @@ class Atlas(Detector):
         values = np.zeros((len(TERMS), len(images)), np.float32)
         heat = {crop: np.zeros((*values.shape, *2 * [self.config.side]), np.float32) for crop in self.config.crops}
         films = grey(images)
-        for page in self._pages:
+        seen = [page.look.see(films) for page in self._pages]
+        for page, own in zip(self._pages, seen, strict=True):
             shown = page.look.film(inside)
             pixels = shown.sum(axis=(1, 2))
             if not pixels.all():
                 raise DataError("An image shows no film in its middle, so it cannot be compared with a chest.")
-            read = page.read(page.look.see(films), page.look.exposure(films), shown)
+            read = page.read(own, page.look.exposure(films), shown)
             values += read.sum(axis=(2, 3)) / pixels / np.float32(len(self._pages))
             heat[page.look.crop] += read / np.float32(len(self.config.tiles))
         mean, sd = self._scale
         parts = np.array([1.0, self.config.deficit_weight, self.config.darker_weight]) / sd
         scores = (parts @ (values - mean[:, None])).astype(np.float32)
         terms = dict(zip(TERMS, values, strict=True))
+        middle = self._pages[self._middle].low_rank
+        placed = middle.coordinates(seen[self._middle].reshape(len(films), -1), max(self.config.components))
+        features = placed[:, :_FEATURES] if placed.shape[1] > 1 else None
         if not heatmaps:
-            return DetectorOutput(scores, terms=terms)
+            return DetectorOutput(scores, terms=terms, features=features)
         maps = self._on_square(heat) * (parts / parts[0]).astype(np.float32)[:, None, None, None]
         added = {term: heat for term, heat, part in zip(TERMS, maps, parts, strict=True) if part > 0}
-        twin = np.repeat(self._twin(films)[:, None], images.shape[1], axis=1)
-        return DetectorOutput(scores, maps.sum(axis=0), twin, terms, added)
+        twin = np.repeat(self._portrait.draw(placed, self.size)[:, None], images.shape[1], axis=1)
+        return DetectorOutput(scores, maps.sum(axis=0), twin, terms, added, features)
 
     def _on_square(self, heat: dict[float, Float32]) -> Float32:
         """Bring maps together, crop -> float32 (T, N, side, side), on the prepared square: float32 (T, N, S, S).
@@ -222,12 +231,6 @@ class Atlas(Detector):
                 maps[t, n] += put_back(seen[t, n], crop, self.size)
         maps *= self._dimmed() / np.maximum(crops, np.float32(1.0))
         return maps
-
-    def _twin(self, films: UInt8) -> Float32:
-        """Return the normal twin as a picture: uint8 (N, S, S) -> float32 (N, S, S) in [-1, 1]."""
-        page = self._pages[self._middle]
-        seen = page.look.see(films).reshape(len(films), -1)
-        return self._portrait.draw(page.low_rank.coordinates(seen, max(page.ranks)), self.size)
 
     def _state(self) -> Arrays:
         arrays: Arrays = {"scale": self._scale, "air": self._air, **self._portrait.to_arrays()}

@@ -60,6 +60,11 @@ class Look:
         return np.stack([resize(film, self.side) >= 0.5 for film in middle])
 
 
+AIR = Look(crop=1.0, tiles=8, clip=2.0, side=112)
+"""How the mean film is taken that shows where chests hold air: whole, and large enough for the walls between lungs and
+surround to hold."""
+
+
 def grey(images: Float32) -> UInt8:
     """Return films as CLAHE takes them, colour as the mean of its channels: (N, C, S, S) in [-1, 1] -> (N, S, S)."""
     one = images[:, 0] if images.shape[1] == 1 else images.mean(axis=1)

@@ -5,9 +5,7 @@ ribs and vessels cancel under the blur, a diffuse opacity does not), then put in
 blur leaves of normal films out of fold. Contrast deficit: the local standard deviation of the film, in standard
 deviations of that of normal films; consolidated lung hides the vessels and ribs that a normal chest shows there.
 
-What is normal at a place depends on how a film was exposed, and equalising does not take all of that away. So each
-pixel's normal value is a line over the film's exposure (brightness and contrast of its middle), fitted to normals, and
-its spread is what normals differ by around that line: a film is compared with normal films exposed like it.
+A film is compared with normal films exposed like it (see `normality`); its exposure is that of its middle.
 """
 
 from __future__ import annotations
@@ -20,14 +18,12 @@ from numpy.typing import NDArray
 
 from anomaly.detectors.atlas.looks import Look
 from anomaly.detectors.atlas.twin import LowRank, out_of_fold
+from anomaly.detectors.normality import ROWS, blur, deviations, fit_normal, known_exposure, local_contrast, standard
 from anomaly.records import Float32, Int64
 from anomaly.runs import Arrays
 
 TERMS = ("opacity", "deficit", "darker")
 """Brighter than the normal twin; less local contrast than normal; darker than the normal twin. All in sigma."""
-
-_LEAST = 1e-4  # of the range of grey: a spread below what 8 bits can tell
-_ROWS = 4  # of what is known of a pixel: its value at mean exposure, two slopes, its spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +78,14 @@ class Page:
             The page, and float32 (3, N): each film's `TERMS` in the spread of the films of the other folds, whose
             residuals come from components that this film may have had a part in.
         """
-        known = np.stack([exposure.mean(axis=0), np.maximum(exposure.std(axis=0), _LEAST)])
-        at = _standard(exposure, known, limit)
+        known = known_exposure(exposure)
+        at = standard(exposure, known, limit)
         low_rank, residuals = out_of_fold(films.reshape(len(films), -1), folds, ranks)
-        signed = [_blur(residuals[rank].reshape(films.shape), sigma) for rank in ranks]
-        contrast = [_local_contrast(films, window) for window in windows]
+        signed = [blur(residuals[rank].reshape(films.shape), sigma) for rank in ranks]
+        contrast = [local_contrast(films, window) for window in windows]
         z = [_z_by_others(values, at, folds, floor) for values in signed]
         told = _maps(z, [_z_by_others(values, at, folds, floor) for values in contrast]).mean(axis=(2, 3))
-        blurs, contrasts = (tuple(_normal(v, at, floor) for v in values) for values in (signed, contrast))
+        blurs, contrasts = (tuple(fit_normal(v, at, floor) for v in values) for values in (signed, contrast))
         page = cls(look, low_rank, sigma, tuple(ranks), blurs, tuple(windows), contrasts, known, limit)
         return page, told
 
@@ -104,14 +100,14 @@ class Page:
         Returns:
             The map of each of `TERMS` in sigma: float32 (3, N, side, side) >= 0, 0 outside the film.
         """
-        at = _standard(exposure, self.exposure, self.limit)
+        at = standard(exposure, self.exposure, self.limit)
         flat = films.reshape(len(films), -1)
         z = []
         for rank, normal in zip(self.ranks, self.blurs, strict=True):
             residual = np.where(shown, self.low_rank.residual(flat, rank).reshape(films.shape), np.float32(0.0))
-            z.append(_z(_blur(residual, self.sigma), at, normal))
+            z.append(deviations(blur(residual, self.sigma), at, normal))
         contrast = [
-            _z(_local_contrast(films, window, shown), at, normal)
+            deviations(local_contrast(films, window, shown), at, normal)
             for window, normal in zip(self.windows, self.contrasts, strict=True)
         ]
         return np.where(shown, _maps(z, contrast), np.float32(0.0))
@@ -146,8 +142,8 @@ class Page:
         shapes = {
             "mean": (pixels,),
             "components": (max(ranks), pixels),
-            "blurs": (len(ranks), _ROWS, pixels),
-            "contrasts": (len(windows), _ROWS, pixels),
+            "blurs": (len(ranks), ROWS, pixels),
+            "contrasts": (len(windows), ROWS, pixels),
             "exposure": (2, 2),
         }
         for name, shape in shapes.items():
@@ -158,57 +154,12 @@ class Page:
         return cls(look, low_rank, sigma, tuple(ranks), blurs, tuple(windows), contrasts, arrays["exposure"], limit)
 
 
-def _blur(films: Float32, share: float) -> Float32:
-    """Blur each film (N, side, side) by a Gaussian of this share of the side."""
-    import cv2
-
-    sigma = share * films.shape[-1]
-    return np.stack([cv2.GaussianBlur(film, (0, 0), sigma) for film in films])
-
-
-def _local_contrast(films: Float32, share: float, shown: NDArray[np.bool_] | None = None) -> Float32:
-    """Return the standard deviation of each film in a Gaussian window around each pixel: (N, side, side).
-
-    Where `shown`, bool (N, side, side), says that not all of it is film, the window takes only what is: the border
-    repeated outside has no contrast of its own.
-    """
-    if shown is None or shown.all():
-        mean, square = _blur(films, share), _blur(films * films, share)
-    else:
-        weight = shown.astype(np.float32)
-        total: Float32 = np.maximum(_blur(weight, share), np.float32(1e-3))
-        mean, square = _blur(films * weight, share) / total, _blur(films * films * weight, share) / total
-    return np.sqrt(np.maximum(square - mean * mean, np.float32(0.0)))
-
-
-def _standard(exposure: Float32, known: Float32, limit: float) -> Float32:
-    """Return exposure, (N, 2), in standard deviations of that of normal films, float32 (N, 2) within the limit."""
-    return np.asarray(np.clip((exposure - known[0]) / known[1], -limit, limit), dtype=np.float32)
-
-
-def _normal(values: Float32, at: Float32, floor: float) -> Float32:
-    """Return what each pixel is on normal films: (N, side, side) at exposures (N, 2) -> float32 (4, P)."""
-    flat = values.reshape(len(values), -1).astype(np.float64)
-    design = np.column_stack([np.ones(len(at)), at])
-    lines = np.linalg.pinv(design) @ flat
-    deviation = (flat - design @ lines).std(axis=0)
-    spread = np.maximum(deviation + floor * deviation.mean(), _LEAST)
-    return np.concatenate([lines, spread[None]]).astype(np.float32)
-
-
-def _z(values: Float32, at: Float32, normal: Float32) -> Float32:
-    """Return (N, side, side) at exposures (N, 2) in standard deviations of `normal`, (4, P)."""
-    usual = normal[0] + at[:, :1] * normal[1] + at[:, 1:] * normal[2]
-    z = (values.reshape(len(values), -1) - usual) / normal[3]
-    return np.asarray(z.reshape(values.shape), dtype=np.float32)
-
-
 def _z_by_others(values: Float32, at: Float32, folds: Int64, floor: float) -> Float32:
     """As `_z`, each film in standard deviations of the films of the other folds."""
     z = np.empty_like(values)
     for fold in range(int(folds.max()) + 1):
         own = folds == fold
-        z[own] = _z(values[own], at[own], _normal(values[~own], at[~own], floor))
+        z[own] = deviations(values[own], at[own], fit_normal(values[~own], at[~own], floor))
     return z
 
 

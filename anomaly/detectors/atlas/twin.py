@@ -79,10 +79,3 @@ def out_of_fold(films: Float32, folds: Int64, ranks: Sequence[int]) -> tuple[Low
         for rank in ranks:
             residuals[rank][own] = others.residual(films[own], rank)
     return moments.low_rank(max(ranks)), residuals
-
-
-def patient_folds(groups: Int64, count: int, seed: int) -> Int64:
-    """Deal whole patients into `count` folds at random: int64 (N,) groups -> int64 (N,) in 0..count-1."""
-    patients, which = np.unique(groups, return_inverse=True)
-    dealt = np.random.default_rng(seed).permutation(len(patients)) % count
-    return np.asarray(dealt[which], dtype=np.int64)

@@ -9,31 +9,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from anomaly.detectors.atlas.looks import Look
 from anomaly.records import Float32
 
-LOOK = Look(crop=1.0, tiles=8, clip=2.0, side=112)
-"""How the mean film is taken: whole, and large enough for the walls between lungs and surround to hold."""
-
+_FEWEST = 32  # pixels a side: on fewer the walls between lungs and surround do not hold
 _FULL = 0.1  # of the deepest basin: from there on it is air for certain
 _LEAST = 0.05  # of the range of grey: shallower basins are no lungs, and there is no air to be found
-_SMOOTH, _RIM = 1.5, 0.03  # pixels before, and a share of the side after: diseases of the lung's edge belong to it
+_SMOOTH, _RIM = 1.5 / 112, 0.03  # shares of the side, before and after: diseases of the lung's edge belong to it
 
 
 def air_of(mean: Float32) -> Float32:
     """Return where a film like this holds air.
 
+    Films may be cropped as long as the chest wall stays in sight at both sides (on two real sets down to the middle 0.8
+    of the side): a lung that reaches the frame is taken for surround.
+
     Args:
-        mean: float32 (112, 112) in [0, 1], the mean over normal films as `LOOK` sees them.
+        mean: float32 (K, K) in [0, 1], K >= 32, the mean over normal films after CLAHE.
 
     Returns:
-        float32 (112, 112) in [0, 1]; 0 everywhere where no basin is deep enough. Lung behind the heart and below the
+        float32 (K, K) in [0, 1]; 0 everywhere where no basin is deep enough. Lung behind the heart and below the
         domes of the diaphragm is not seen on the mean film, and not found here.
+
+    Raises:
+        ValueError: The film is not square, or too small.
     """
     import cv2
     from skimage.morphology import reconstruction
 
-    film = cv2.GaussianBlur(mean, (0, 0), _SMOOTH)
+    side = len(mean)
+    if mean.shape != (side, side) or side < _FEWEST:
+        raise ValueError(f"a mean film of {mean.shape}, not a square of at least {_FEWEST} pixels a side")
+    film = cv2.GaussianBlur(mean, (0, 0), _SMOOTH * side)
     flooded = np.full_like(film, film.max())
     flooded[[0, -1]], flooded[:, [0, -1]] = film[[0, -1]], film[:, [0, -1]]
     filled = reconstruction(flooded, film, method="erosion")  # type: ignore[no-untyped-call]
@@ -41,5 +47,5 @@ def air_of(mean: Float32) -> Float32:
     if depth.max() < _LEAST:
         return np.zeros_like(mean)
     sure = np.minimum(depth / (_FULL * depth.max()), 1.0)
-    air: Float32 = np.clip(cv2.GaussianBlur(sure, (0, 0), _RIM * LOOK.side), 0.0, 1.0).astype(np.float32)
+    air: Float32 = np.clip(cv2.GaussianBlur(sure, (0, 0), _RIM * side), 0.0, 1.0).astype(np.float32)
     return air
