@@ -45,7 +45,17 @@ SHORTER = {"wgan-gp": 0.29}
 """Share of the steps of a cell whose steps cost more, so that it takes as long as the default does (processor time of
 40 steps each)."""
 SCORING = (
-    *("search_steps", "search_rate", "search_residual", "weight", "shell", "restarts", "patience", "tolerance"),
+    *(
+        "search_steps",
+        "search_rate",
+        "search_residual",
+        "weight",
+        "shell",
+        "radius",
+        "restarts",
+        "patience",
+        "tolerance",
+    ),
     *("slots", "terms", "residual_sigma", "components", "direction", "window", "floor", "exposure_limit", "pooling"),
     *("top_share", "standardise", "folds", "elsewhere", "precision", "score_batch"),
 )

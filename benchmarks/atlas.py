@@ -12,7 +12,6 @@ instead, wants a machine with nothing else to do, and leaves the other figures a
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
 import json
 import os
@@ -29,13 +28,12 @@ from typing import Any
 
 import numpy as np
 from atlas_runs import DEV, FOLDER, TESTS, TRAIN, Films, bounds, fitted, manifest, scored
-from common import WORK, parser, read_result, shared_data, write_result
+from common import parser, read_result, shared_data, write_result
 from memory import peak, readers
+from pointing import QUANTILE, pointing
 
 from anomaly.config import load_recipe
-from anomaly.evaluate.boxes import box_mask, box_table, boxes_of_map
 from anomaly.evaluate.intervals import paired_difference
-from anomaly.evaluate.localise import hit_rates
 from anomaly.evaluate.strata import residualised_auroc, stratified_auroc
 from anomaly.evaluate.table import evaluate_scores, to_dicts
 from anomaly.prepare.source import ArraySource
@@ -129,7 +127,7 @@ def one_test(
         **evaluated(films, folders),
         "not_registered": {k: int(refused[labels == label].sum()) for label, k in enumerate(("normal", "abnormal"))},
         "terms": [to_dicts(evaluate_scores(labels, films.terms[name][at], patients, name=name))[0] for name in TERMS],
-        "others": {name: floor(other, folders) for name, other in others.items() if name in METHODS},
+        "others": {name: floor(other, folders) for name, other in others.items()},
         "minus": minus,
         "alone": to_dicts(evaluate_scores(labels, -soft[0][at], patients, name="softness"))[0],
         "strata": {nuisance: within(films, at, columns, numbers) for nuisance, numbers in nuisances.items()},
@@ -148,51 +146,15 @@ def kinds(films: Films, at: Int64) -> dict[str, Any]:
     return found
 
 
-def read_boxes(data: Path) -> dict[str, Float64]:
-    """Return the boxes of RSNA dev, image -> float64 (n, 4): x, y, w, h in pixels of the film."""
-    boxes: dict[str, list[list[float]]] = {}
-    with (data / "rsna_adult/boxes.csv").open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            boxes.setdefault(line["image"], []).append([float(line[name]) for name in "xywh"])
-    return {image: np.array(found) for image, found in boxes.items()}
-
-
-def pointing(films: Films, run: Path, data: Path) -> dict[str, Any]:
+def boxes(films: Films, run: Path) -> dict[str, Any]:
     """Say whether the map, brought to the film, points at the radiologists' boxes, beside what needs no map."""
-    model = load_model(run)
-    threshold = model.calibration.pixel_quantiles["0.95"]
-    boxes = read_boxes(data)
+    threshold = load_model(run).calibration.pixel_quantiles[str(QUANTILE)]
     heat = [load_panel(films.out / "panels" / f"{scan_id}.npz").heat_on_film() for scan_id in films.ids]
-    truths = [boxes.get(Path(path).name, np.zeros((0, 4))) for path in films.paths]
-    shape = (heat[0].shape[0], heat[0].shape[1])
-    sick = [i for i, found in enumerate(truths) if len(found)]
-    masks = [box_mask(truths[i], shape) for i in sick]
-    hits = hit_rates(
-        [heat[i] for i in sick], masks, [np.ones(shape, bool)] * len(sick), groups=[films.patients[i] for i in sick]
-    )
-    found = [boxes_of_map(heatmap, threshold) for heatmap in heat]
-    tables = {}
     parts = {
         "normal and lung opacity": films.where(TESTS["rsna"]["lung opacity"]),
         "all films": films.where(TESTS["rsna"]["all abnormal"]),
     }
-    for name, at in parts.items():
-        rows = box_table(
-            [found[i] for i in at],
-            [truths[i] for i in at],
-            films.scores[at],
-            shape,
-            [films.patients[i] for i in at],
-        )
-        tables[name] = [asdict(row) for row in rows]
-    drawn = [len(found[i][0]) for i in range(len(found))]
-    return {
-        "films_with_boxes": len(sick),
-        "area_share": float(np.mean([mask.mean() for mask in masks])),
-        "pointing": [asdict(row) for row in hits],
-        "threshold": {"quantile_of_normals": 0.95, "value": threshold, "boxes_a_film": float(np.mean(drawn))},
-        "average_precision": tables,
-    }
+    return pointing(heat, films.paths, films.scores, films.patients, parts, threshold)
 
 
 def accuracy(data: Path) -> dict[str, Any]:
@@ -204,9 +166,6 @@ def accuracy(data: Path) -> dict[str, Any]:
         others = {name: other for name, (_, other) in runs.items() if name != "atlas"}
         held = run.with_name(f"{run.name}-held-out")
         held_out = scored(held, data / TRAIN[data_set], run, panels=None, split="calibration")
-        anogan = WORK / "kermany" / "anogan-0-dev"
-        if data_set == "kermany" and (anogan / "receipt.json").is_file():
-            others["anogan"] = scored(anogan, data / DEV[data_set], anogan.with_name("anogan-0"))
         soft = films.softness(), held_out.softness()
         told = read_json(run / "receipt.json")
         figures[data_set] = {
@@ -216,7 +175,7 @@ def accuracy(data: Path) -> dict[str, Any]:
             "tests": {name: one_test(folders, films, held_out, others, soft) for name, folders in tests.items()},
         }
         if data_set == "rsna":
-            figures[data_set]["boxes"] = pointing(films, run, data)
+            figures[data_set]["boxes"] = boxes(films, run)
         for name, test in figures[data_set]["tests"].items():
             print(f"{data_set}, {name}: AUROC {test['rows'][0]['auroc']:.3f}", flush=True)
     return figures

@@ -218,7 +218,7 @@ def blocks(language: str) -> list[str]:
     return [text for not_run, text in found if not not_run]
 
 
-FAST = ("detector.steps=20", "detector.search_steps=5", "detector.width=8")
+FAST = ("detector.steps=20", "detector.encoder_steps=5", "detector.width=8", "detector.components=1")
 NOT_HERE = re.compile(r"\.\./shared|NORMALS|SCANS|\.\.\.|…|--device cuda")
 
 

@@ -160,6 +160,7 @@ def fit(
         recorder = RunRecorder(output, resume=resume, on_progress=on_progress)
         detector.fit(images.source(train, roles.groups[: len(train)]), recorder=recorder)
         recorder.flush()
+        facts["notes"] += recorder.warnings
         inside = images.inside(held_out)
         calibration = calibrate(*score_in_chunks(detector, images.take(held_out), inside, on_progress, "calibrating"))
         facts |= {"trained": len(train), "held_out": len(held_out), "test": len(roles.test)}
@@ -177,7 +178,8 @@ def fit(
             data["not_registered"] = sum(facts["not_registered"].values())
         save_model(output / "model", recipe, preparation, detector, calibration, data=data)
     unreadable = tuple(reason for _, reason in roles.failed)
-    notes = (*listing.notes, *roles.notes, *unregistered, *_notes(roles, calibration, recipe.calibration.alpha))
+    warned = (*unregistered, *recorder.warnings)
+    notes = (*listing.notes, *roles.notes, *warned, *_notes(roles, calibration, recipe.calibration.alpha))
     return FitSummary(
         output, len(train), len(held_out), len(roles.test), count_reasons(roles.left_out), unreadable, notes
     )

@@ -279,8 +279,8 @@ def test_training_is_recorded_on_one_time_axis(phantom_images: Phantoms) -> None
     recorder = MemoryRecorder()
     small(steps=13, checkpoint_every=5).fit(ArraySource(phantom_images(24, SIZE)), recorder=recorder)
     names = {name: [step for step, told, _ in recorder.history if told == name] for _, name, _ in recorder.history}
-    losses = dict.fromkeys(("d_loss", "g_loss", "d_real", "d_fake", "redraw_loss"), [10, 13])
-    health = dict.fromkeys(("diversity", "reconstruction"), [5, 10, 13])
+    losses = {name: [10, 13] for name in ("d_loss", "g_loss", "d_real", "d_fake", "redraw_loss")}
+    health = {name: [5, 10, 13] for name in ("diversity", "reconstruction")}
     assert names == losses | health | {"encoder_loss": [23]}
     assert all(np.isfinite(value) for _, _, value in recorder.history)
     assert sorted(recorder.samples) == [5, 10, 13]
@@ -480,7 +480,7 @@ def test_too_few_patients_are_refused_with_the_fix(phantom_images: Phantoms) -> 
     films = phantom_images(6, SIZE)
     with pytest.raises(DataError, match="at least 4 patients"):
         small().fit(ArraySource(films, np.zeros(6, np.int64)))
-    with pytest.raises(DataError, match=r"held-out normals.*components"):
+    with pytest.raises(DataError, match=r"keeps 2 of the normals.*components"):
         small(steps=2, encoder_steps=1, components=20).fit(ArraySource(films))
 
 

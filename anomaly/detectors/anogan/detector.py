@@ -82,6 +82,7 @@ class AnoGan(Detector):
     def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
         films = np.concatenate(list(images.batches()))
         held = _held_out(images.groups, self.config.holdout, self.seed)
+        self._enough(images.groups[held])
         stages = Stages(recorder)
         self._train(films[~held], films[held], stages)
         self._air = air_of((films[~held].mean(axis=(0, 1)) + 1.0) / 2.0)
@@ -103,6 +104,20 @@ class AnoGan(Detector):
             )
         except ValueError as error:
             raise DataError(f"anogan cannot scale its terms on {len(normals)} held-out normals: {error}") from error
+
+    def _enough(self, groups: Int64) -> None:
+        """Refuse before the training what the terms cannot be scaled on after it."""
+        try:
+            Scoring.check(
+                groups,
+                weights=self.config.terms,
+                settings=self.config.term_settings(),
+                standardise=self.config.standardise,
+                folds=self.config.folds,
+                seed=self.seed,
+            )
+        except ValueError as error:
+            raise DataError(f"anogan keeps {len(groups)} of the normals to scale its terms on: {error}") from error
 
     def _train(self, films: Float32, held_out: Float32, stages: Stages) -> None:
         """Train generator, discriminator and, with `redraw`, a first encoder; or take what a stage before left."""

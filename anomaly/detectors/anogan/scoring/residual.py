@@ -70,17 +70,26 @@ class ResidualPca(Term):
     components: Float32
 
     @classmethod
+    def check(cls, normals: int, settings: TermSettings) -> None:
+        """Refuse no more normals than components.
+
+        Raises:
+            ValueError: They are too few.
+        """
+        if normals <= settings.components:
+            raise ValueError(
+                f"residual_pca fits {settings.components} components and needs more normal scans than that, patients "
+                f"held out in turn; {normals} are too few: give more normals, or a smaller number of components."
+            )
+
+    @classmethod
     def fit(cls, normals: Match, settings: TermSettings) -> Self:
         """Learn the components, then what the blurred rest is at each pixel.
 
         Raises:
             ValueError: Not more normals than components.
         """
-        if len(normals) <= settings.components:
-            raise ValueError(
-                f"residual_pca fits {settings.components} components and needs more normal scans than that, patients "
-                f"held out in turn; {len(normals)} are too few: give more normals, or a smaller number of components."
-            )
+        cls.check(len(normals), settings)
         residual = normals.residual()
         mean = mean_shown(residual, normals)
         centred = normals.masked(residual - mean).reshape(len(normals), -1)

@@ -52,6 +52,30 @@ class Scoring:
     top_share: float
     standardise: bool
 
+    @staticmethod
+    def check(
+        groups: Int64, *, weights: Mapping[str, float], settings: TermSettings, standardise: bool, folds: int, seed: int
+    ) -> None:
+        """Refuse normals that `fit` would refuse for being too few, before anything is trained.
+
+        Args:
+            groups: int64 (N,), patients of the normals it will be given.
+            weights: As for `fit`, like the rest.
+            settings: Of the terms.
+            standardise: Whether normals are held out in turn.
+            folds: In how many turns.
+            seed: Of dealing patients into them.
+
+        Raises:
+            ValueError: They are too few.
+        """
+        fewest = len(groups)
+        if standardise:
+            dealt = _dealt(groups, folds, seed)
+            fewest -= int(np.bincount(dealt).max())
+        for name in ordered(weights):
+            TERMS[name].check(fewest, settings)
+
     @classmethod
     def fit(
         cls,

@@ -30,6 +30,16 @@ class Term(ABC):
         term.maps(normals.of(slice(0, 1)))  # what scans lack, normals lack: better said now than when scoring
         return term
 
+    @classmethod
+    def check(cls, normals: int, settings: TermSettings) -> None:  # noqa: ARG003
+        """Refuse a number of normals that this term cannot be fitted on with these settings.
+
+        Raises:
+            ValueError: They are too few.
+        """
+        if normals < 1:
+            raise ValueError("terms are fitted on normal scans, and there is none: give more normals.")
+
     @abstractmethod
     def maps(self, match: Match) -> Float32:
         """Return how abnormal each pixel is, float32 (N, S, S), 0 outside the film, negative only where signed.
