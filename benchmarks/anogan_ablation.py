@@ -15,16 +15,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from anogan_cells import beside_clahe, cell_figures
+import numpy as np
+from anogan_cells import beside_clahe, cell_figures, differences
 from anogan_controls import beside, components, directions, starts, swaps
-from anogan_films import FOLDER, split
+from anogan_films import FOLDER, films, split
 from anogan_runs import CELLS, SETS, Run
 from common import parser, write_result
 from registered import TASKS
 
-from anomaly.runs import read_json, write_json
+from anomaly.records import Float64
+from anomaly.runs import read_json, sha256_of, write_json
 
-RSNA = ("default", "no-clahe", "unregistered", "game-alone")
+RSNA = ("default", "no-clahe", "unregistered", "game-alone", "untrained")
 """Cells that are trained on adults too."""
 EXTRA = ("kermany-default-seed1", "kermany-default-seed2", "kermany-anogan-2017")
 """Trainings beside the cells, for anogan_default.py."""
@@ -44,23 +46,35 @@ def cells() -> list[str]:
 
 
 def kept(name: str, run: Run, measure: Callable[[Run], Any]) -> Any:
-    """Return figures, measured unless that was done with these settings."""
+    """Return figures, measured unless that was done with these networks and settings."""
     path = FOLDER / "parts" / f"{run.folder.name}-{name}.json"
-    settings = run.recipe.model_dump(mode="json")
-    if path.is_file() and (told := read_json(path))["settings"] == settings:
+    of = {"model": sha256_of(run.weights), "recipe": run.recipe.model_dump(mode="json")}
+    if path.is_file() and (told := read_json(path))["of"] == of:
         return told["figures"]
     figures = measure(run)
-    write_json(path, {"settings": settings, "figures": figures})
+    write_json(path, {"of": of, "figures": figures})
     print(f"{run.folder.name}: {name} measured", flush=True)
     return figures
 
 
-def measured(name: str, steps: int | None) -> dict[str, Any]:
-    """Return the figures of one cell, or why there are none."""
-    run = Run.parse(name, steps)
-    if run.failed is not None:
-        return {"failed": run.failed}
-    return kept("cell", run, cell_figures) if run.trained else {"missing": "not trained yet"}
+def measured(names: list[str], steps: int | None) -> tuple[dict[str, Any], dict[str, Float64]]:
+    """Return the figures of each cell, or why there are none, and the scores of its dev films."""
+    figures: dict[str, Any] = {}
+    scores: dict[str, Float64] = {}
+    for name in names:
+        run = Run.parse(name, steps)
+        if run.trained:
+            figures[name] = kept("cell", run, cell_figures)
+            scores[name] = np.array(figures[name].pop("dev_scores"))
+        else:
+            figures[name] = {"missing": run.failed or "not trained yet"}
+    for name, own in scores.items():
+        run = Run.parse(name, steps)
+        default = f"{run.data_set}-default"
+        if name != default and default in scores:
+            dev = films(run.data_set, "dev", run.recipe)
+            figures[name]["default_minus_it"] = differences(run.data_set, dev, scores[default], own)
+    return figures, scores
 
 
 def main() -> None:
@@ -74,15 +88,16 @@ def main() -> None:
         for name in [*cells(), *EXTRA] if chosen.train == "all" else [chosen.train]:
             Run.parse(name, chosen.steps).train()
         return
-    figures: dict[str, Any] = {"cells": {name: measured(name, chosen.steps) for name in cells()}}
+    of_cells, scores = measured(cells(), chosen.steps)
+    figures: dict[str, Any] = {"cells": of_cells}
     for data_set in SETS:
-        default = Run.parse(f"{data_set}-default", chosen.steps)
-        if default.trained:
-            for name, measure in READ_OFF.items():
-                figures.setdefault(name, {})[data_set] = kept(name, default, measure)
-        plain = Run.parse(f"{data_set}-no-clahe", chosen.steps)
-        if default.trained and plain.trained:
-            figures.setdefault("clahe", {})[data_set] = beside_clahe(default, plain)
+        name, plain = f"{data_set}-default", f"{data_set}-no-clahe"
+        if name in scores:
+            default = Run.parse(name, chosen.steps)
+            for part, measure in READ_OFF.items():
+                figures.setdefault(part, {})[data_set] = kept(part, default, measure)
+            if plain in scores:
+                figures.setdefault("clahe", {})[data_set] = beside_clahe(default, scores[name], scores[plain])
     told = {
         "data": "Kermany dev and RSNA dev; fitted to a part of each set's train normals",
         "films": {name: {part: len(at) for part, at in split(name).items()} for name in SETS},

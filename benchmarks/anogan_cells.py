@@ -61,7 +61,7 @@ def cell_figures(run: Run) -> dict[str, Any]:
         pooling: tests(run.data_set, dev, twins.score(twins.scoring(config, run.seed, pooling=pooling)))
         for pooling in POOLINGS
     }
-    told = {
+    return {
         "changes": list(CELLS[run.cell]),
         "steps": config.steps,
         "seconds": run.seconds,
@@ -73,26 +73,15 @@ def cell_figures(run: Run) -> dict[str, Any]:
         "within_softness": tests_within(run.data_set, dev, scores),
         "terms": alone,
         "pooling": pooled,
+        "dev_scores": scores.tolist(),
     }
-    default = Run(run.data_set, "default", run.seed, run.steps)
-    if run.cell != "default" and default.trained:
-        told["minus_default"] = differences(run.data_set, dev, scores, default_scores(default))
-    return told
-
-
-def default_scores(run: Run) -> Float64:
-    """Return the score of a run on its dev films, float64 (N,)."""
-    twins = find(run, networks(run), ("dev",))
-    return twins.score(twins.scoring(run.config, run.seed))
 
 
 def seconds_per_image(run: Run, dev: Films, twins: Twins) -> dict[str, Any]:
     """Return what scoring takes with maps, as the recipe is shipped: the median of some repeats after a warm-up."""
-    shipped = Run(run.data_set, run.cell, run.seed, run.steps)
-    detector = networks(shipped)
-    detector._head = None  # of the ablation alone
     weights = {name: weight for name, weight in run.config.terms.items() if weight}
-    detector.config = detector.config.model_copy(update={"terms": weights})
+    detector = networks(run, terms=weights)
+    detector._head = None  # of the ablation alone
     detector._scoring = twins.scoring(detector.config, run.seed)
     some = dev.of(np.arange(2 * detector.config.score_batch))
     taken = []
@@ -114,18 +103,17 @@ def health(run: Run) -> dict[str, float]:
     return {"step": step, **told[step]}
 
 
-def beside_clahe(default: Run, plain: Run) -> dict[str, Any]:
-    """Return what CLAHE changes: the default cell beside the one trained and scored without it."""
+def beside_clahe(default: Run, with_it: Float64, without: Float64) -> dict[str, Any]:
+    """Return what CLAHE changes: dev scores of the default cell beside those of the one that does without it."""
     dev = films(default.data_set, "dev", default.recipe)
-    scores = {"with": default_scores(default), "without": default_scores(plain)}
     told: dict[str, Any] = {}
-    for name, own in scores.items():
-        told[name] = tests(default.data_set, dev, own)
-        told[f"{name}, within softness"] = tests_within(default.data_set, dev, own)
-    told["minus"] = differences(default.data_set, dev, scores["with"], scores["without"])
+    for name, scores in (("with", with_it), ("without", without)):
+        told[name] = tests(default.data_set, dev, scores)
+        told[f"{name}, within softness"] = tests_within(default.data_set, dev, scores)
+    told["minus"] = differences(default.data_set, dev, with_it, without)
     told["minus_within_softness"] = {}
     for task, classes in TASKS[default.data_set].items():
         at = dev.of_classes(classes)
-        both = (own[at] for own in scores.values())
-        told["minus_within_softness"][task] = minus_within(dev.labels[at], *both, dev.softness[at], dev.groups[at])
+        found = minus_within(dev.labels[at], with_it[at], without[at], dev.softness[at], dev.groups[at])
+        told["minus_within_softness"][task] = found
     return told

@@ -57,9 +57,18 @@ class Films:
     def of(self, index: Int64 | NDArray[np.bool_]) -> Films:
         """Return some of the films."""
         places = np.arange(len(self))[index]
-        arrays = (self.images, self.inside, self.matrices, self.refused, self.groups, self.labels, self.softness)
-        names = (self.classes, self.scan_ids, self.paths)
-        return Films(*(array[places] for array in arrays), *(tuple(own[i] for i in places) for own in names))
+        return Films(
+            self.images[places],
+            self.inside[places],
+            self.matrices[places],
+            self.refused[places],
+            self.groups[places],
+            self.labels[places],
+            self.softness[places],
+            tuple(self.classes[i] for i in places),
+            tuple(self.scan_ids[i] for i in places),
+            tuple(self.paths[i] for i in places),
+        )
 
     def of_classes(self, classes: tuple[str, ...]) -> Int64:
         """Return the places of the films of these classes."""
@@ -69,8 +78,8 @@ class Films:
 def split(name: str) -> dict[str, Int64]:
     """Return the places of a set's train normals that are `train`, `calibration` and `fresh`, int64 each."""
     groups = _groups(scan_files(name, "train"))
-    rest, fresh = split_normals(groups, FRESH, SPLIT_SEED)
-    train, calibration = split_normals(groups[rest], CALIBRATION, SPLIT_SEED + 1)
+    rest, fresh = split_normals(groups.tolist(), FRESH, SPLIT_SEED)
+    train, calibration = split_normals(groups[rest].tolist(), CALIBRATION, SPLIT_SEED + 1)
     return {"train": rest[train], "calibration": rest[calibration], "fresh": fresh}
 
 
@@ -92,8 +101,8 @@ def films(name: str, part: str, recipe: Recipe) -> Films:
     arrays, meta = read_tensors(path)
     if meta["prepare"] != config.model_dump(mode="json"):
         raise SystemExit(f"{path} was prepared with other settings: remove it to measure the recipe as it is now")
-    names = (tuple(meta[key]) for key in ("classes", "scan_ids", "paths"))
-    found = Films(*(arrays[key] for key in Films.__slots__[: len(arrays)]), *names)
+    names = {key: tuple(meta[key]) for key in ("classes", "scan_ids", "paths")}
+    found = Films(**arrays, **names)
     return found if part == "dev" else found.of(split(name)[part])
 
 

@@ -18,6 +18,7 @@ from anogan_films import FOLDER, films
 from anomaly.config import Recipe, load_recipe
 from anomaly.detectors.anogan.detector import AnoGan
 from anomaly.detectors.anogan.settings import AnoGanConfig
+from anomaly.detectors.base import WEIGHTS
 from anomaly.errors import UsageError
 from anomaly.prepare.source import ArraySource
 from anomaly.runs import RunRecorder, read_json, write_json
@@ -35,29 +36,20 @@ CELLS: dict[str, tuple[str, ...]] = {
     "game-alone": ("detector.redraw=0",),
     "unregistered": ("prepare.register=none",),
     "no-clahe": ("prepare.clahe=false",),
+    "untrained": ("detector.encoder_steps=0",),
 }
 """What each cell changes of the recipe; the middle is cut out of unregistered films too, so that only registration
 differs. The default trains a variance head besides, which the term `uncertainty` needs and nothing else takes note of.
+`untrained` stops after ten steps: what the score owes to the training.
 """
 PAPER = "anogan-2017"
 """The recipe of Schlegl et al. as published, a cell by its own name."""
-SHORTER = {"wgan-gp": 0.29}
-"""Share of the steps of a cell whose steps cost more, so that it takes as long as the default does (processor time of
-40 steps each)."""
+SHORTER = {"wgan-gp": 0.29, "untrained": 0.002}
+"""Share of the steps that a cell takes: a step of wgan-gp costs so much more (processor time of 40 of each)."""
 SCORING = (
-    *(
-        "search_steps",
-        "search_rate",
-        "search_residual",
-        "weight",
-        "shell",
-        "radius",
-        "restarts",
-        "patience",
-        "tolerance",
-    ),
-    *("slots", "terms", "residual_sigma", "components", "direction", "window", "floor", "exposure_limit", "pooling"),
-    *("top_share", "standardise", "folds", "elsewhere", "precision", "score_batch"),
+    *("search_steps", "search_rate", "search_residual", "weight", "shell", "radius", "restarts", "patience"),
+    *("tolerance", "slots", "terms", "residual_sigma", "components", "direction", "window", "floor"),
+    *("exposure_limit", "pooling", "top_share", "standardise", "folds", "elsewhere", "precision", "score_batch"),
 )
 """Settings that do not change the networks."""
 _SAVE_EVERY = 20.0  # seconds
@@ -93,6 +85,11 @@ class Run:
         return FOLDER / "runs" / f"{self.data_set}-{self.cell}-seed{self.seed}{cut}"
 
     @property
+    def weights(self) -> Path:
+        """The file of the fitted detector."""
+        return self.folder / "model" / WEIGHTS
+
+    @property
     def recipe(self) -> Recipe:
         """The recipe, changed as the cell says."""
         name, changes = (PAPER, ()) if self.cell == PAPER else ("anogan", CELLS[self.cell])
@@ -100,9 +97,9 @@ class Run:
         full = recipe.detector["steps"]
         share = SHORTER.get(self.cell, 1.0)
         cut = 1.0 if self.steps is None else self.steps / full
-        lasting = {"steps": round(share * cut * full)}
-        lasting |= {key: round(cut * recipe.detector[key]) for key in ("encoder_steps", "variance_steps")}
-        lasting["variance_steps"] = max(1, lasting["variance_steps"])
+        lasting = {"steps": max(1, round(share * cut * full))}
+        lasting["encoder_steps"] = round(cut * recipe.detector["encoder_steps"])
+        lasting["variance_steps"] = max(1, round(cut * recipe.detector["variance_steps"]))
         return recipe.model_copy(update={"detector": recipe.detector | lasting})
 
     @property
@@ -113,7 +110,7 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether there is a finished training with the networks that the recipe asks for now."""
-        return (self.folder / "model").is_dir() and self._networks() == self._told()["networks"]
+        return self.weights.is_file() and self._networks() == self._told()["networks"]
 
     @property
     def failed(self) -> str | None:

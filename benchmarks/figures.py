@@ -12,25 +12,24 @@ import json
 import re
 from typing import Any
 
+import figures_ablation
+import figures_anogan
 import figures_atlas
 import figures_robust
 import figures_scans
 from common import ROOT, parser, read_result
-from figures_tables import in_brackets, table, trivial, with_interval
+from figures_tables import difference, in_brackets, table, trivial, with_interval
 
 START, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
 
 
 def dev_auroc() -> dict[str, Any]:
     """Return what `anomaly models` prints: seed 0 of each recipe on Kermany dev."""
-    rows = {
-        recipe: result["runs"][0]["rows"][0]
-        for recipe, result in read_result("kermany").get("recipes", {}).items()
-        if "runs" in result
-    }
+    rows = figures_anogan.dev_rows()
     atlas = read_result("atlas")
     if "kermany" in atlas:
-        rows["atlas"] = atlas["kermany"]["tests"]["pneumonia"]["rows"][0]
+        test = atlas["kermany"]["tests"]["pneumonia"]
+        rows |= {"pixel-stats": test["others"]["pixel-stats"]["row"], "atlas": test["rows"][0]}
     return {
         recipe: {
             "data": "Kermany dev",
@@ -40,7 +39,7 @@ def dev_auroc() -> dict[str, Any]:
             "normal": row["n_normal"],
             "abnormal": row["n_abnormal"],
         }
-        for recipe, row in rows.items()
+        for recipe, row in sorted(rows.items())
     }
 
 
@@ -48,38 +47,6 @@ def seeds_line(name: str, auroc: dict[str, Any]) -> str:
     values = ", ".join(f"{value:.3f}" for value in auroc["values"])
     sd = "" if auroc["sd"] is None else f" ± {auroc['sd']:.3f} (sd)"
     return f"{name} over {len(auroc['values'])} seeds: AUROC {auroc['mean']:.3f}{sd} ({values})."
-
-
-def kermany() -> list[str]:
-    result = read_result("kermany")
-    if not result:
-        return []
-    recipes = result["recipes"]
-    anogan = recipes["anogan"]["runs"][0]
-    rows = [("anogan (seed 0)", anogan["rows"][0]), ("pixel-stats", recipes["pixel-stats"]["runs"][0]["rows"][0])]
-    rows += [(trivial(row), row) for row in anogan["rows"][1:]]
-    films = anogan["rows"][0]["n_normal"] + anogan["rows"][0]["n_abnormal"]
-    alarms, difference = anogan["false_alarms"], recipes["anogan minus pixel-stats"]
-    return [
-        "## Kermany, paediatric (real films)",
-        "",
-        "Trained on the published train normals (a fifth held out, whole patients, for calibration); scored on a",
-        "patient-wise half of the official test (dev). The trivial baselines get their direction from the labels,",
-        "which flatters them.",
-        "",
-        *table(rows),
-        "",
-        seeds_line("anogan", recipes["anogan"]["auroc"]),
-        f"Paired difference to pixel-stats: {difference['difference']:+.3f} "
-        f"[{difference['low']:+.3f}, {difference['high']:+.3f}].",
-        f"At alpha {alarms['alpha']:g} the p-values flag {alarms['flagged']} of {alarms['normals']} test normals "
-        f"({alarms['rate']:.3f} [{alarms['low']:.3f}, {alarms['high']:.3f}]).",
-        f"Fit {anogan['fit_seconds'] / 60:.1f} min, scoring {films} films {anogan['score_seconds']:.0f} s, "
-        f"{result['machine']['cores']} cores.",
-        "",
-        f"    {result['command']}",
-        "",
-    ]
 
 
 def phantoms() -> list[str]:
@@ -121,14 +88,7 @@ def phantoms() -> list[str]:
 
 def speed() -> list[str]:
     lines = ["## Speed", ""]
-    search = read_result("search_time")
-    if search:
-        for name, found in search.items():
-            if isinstance(found, dict) and "seconds_per_image" in found:
-                times = search["times_faster"].get(name)
-                more = "" if times is None else f", {times:.1f} times faster than the naive loop"
-                lines.append(f"* Latent search, {name}: {found['seconds_per_image']:.3f} s per image{more}.")
-        lines += ["", f"      {search['command']}", ""]
+    lines += search_time()
     start = read_result("startup")
     if start:
         loaded = ", ".join(start["heavy_modules_loaded"]) or "none"
@@ -147,11 +107,33 @@ def speed() -> list[str]:
     return lines
 
 
+def search_time() -> list[str]:
+    result = read_result("search_time")
+    if "auroc" not in result:
+        return []
+    lines = []
+    for threads, figures in result["threads"].items():
+        for name, found in figures.items():
+            times = found.get("times_faster")
+            more = "" if times is None else f", {times:.0f} times faster than the naive loop"
+            took = f"{found['seconds_per_image'] * 1000:,.1f} ms"
+            lines.append(f"* A scan's score by anogan, threads {threads}, search {name}: {took}{more}.")
+    areas = "; ".join(f"{name} {in_brackets(row['auroc'], row)}" for name, row in result["auroc"].items())
+    apart = result["loop_and_batch_apart"]
+    lines.append(
+        f"* AUROC on Kermany dev by search: {areas}; as shipped minus naive "
+        f"{difference(result['shipped_minus_naive'])}. The naive search was done in batches for it; on "
+        f"{apart['images']} films its latents differ from the loop's by at most {apart['latent']:.2g}, its scores by "
+        f"{apart['score']:.2g} sd of normals."
+    )
+    return [*lines, "", f"      {result['command']}", ""]
+
+
 def readme_block() -> str:
     """Return the README's few figures."""
     lines = [START, "", "| trained on normals only | AUROC [95 %] | films |", "|---|---|---|"]
-    lines += [*_readme_atlas(), *_readme_kermany(), *_readme_phantoms()]
-    return "\n".join([*lines, "", *_readme_asked(), END])
+    lines += [*_readme_atlas(), *figures_anogan.readme(), *_readme_pixel_stats(), *_readme_phantoms()]
+    return "\n".join([*lines, "", *figures_ablation.readme(), *_readme_search(), *_readme_asked(), END])
 
 
 def _readme_asked() -> list[str]:
@@ -214,20 +196,27 @@ def _readme_atlas() -> list[str]:
     return lines
 
 
-def _readme_kermany() -> list[str]:
-    result = read_result("kermany")
-    if not result:
+def _readme_pixel_stats() -> list[str]:
+    atlas = read_result("atlas")
+    if "kermany" not in atlas:
         return []
-    lines, recipes = [], result["recipes"]
-    for name in ("anogan", "pixel-stats"):
-        row = recipes[name]["runs"][0]["rows"][0]
-        films = f"{row['n_normal']} normal, {row['n_abnormal']} pneumonia"
-        lines.append(f"| `{name}`, Kermany dev | {with_interval(row)} | {films} |")
-        auroc = recipes[name]["auroc"]
-        if auroc["sd"] is not None:
-            value = f"{auroc['mean']:.3f} ± {auroc['sd']:.3f} (sd)"
-            lines.append(f"| the same, mean of {len(auroc['values'])} seeds | {value} | the same |")
-    return lines
+    row = atlas["kermany"]["tests"]["pneumonia"]["others"]["pixel-stats"]["row"]
+    films = f"{row['n_normal']} normal, {row['n_abnormal']} pneumonia"
+    return [f"| `pixel-stats`, Kermany dev | {with_interval(row)} | {films} |"]
+
+
+def _readme_search() -> list[str]:
+    result = read_result("search_time")
+    if "auroc" not in result:
+        return []
+    told = []
+    for threads, figures in result["threads"].items():
+        base, shipped, *_ = figures.values()
+        times = f"{shipped['times_faster']:.0f} times faster on {threads} threads"
+        both = f"{base['seconds_per_image']:.2f} s to {shipped['seconds_per_image'] * 1000:.1f} ms"
+        told.append(f"{times} ({both} a scan)")
+    apart = difference(result["shipped_minus_naive"])
+    return [f"* The search of `anogan` against the naive loop: {'; '.join(told)}, AUROC {apart}."]
 
 
 def _readme_phantoms() -> list[str]:
@@ -249,7 +238,8 @@ def results_page() -> str:
         "",
     ]
     atlas = [*figures_atlas.page(), *figures_robust.page()]
-    lines = [*head, *atlas, *kermany(), *phantoms(), *figures_scans.page(), *speed(), *figures_atlas.speed()]
+    anogan = [*figures_anogan.page(), *figures_ablation.page()]
+    lines = [*head, *atlas, *anogan, *phantoms(), *figures_scans.page(), *speed(), *figures_atlas.speed()]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common import read_result
-from figures_tables import command, difference, in_brackets, plain_table, table, trivial, with_interval
+from figures_tables import command, difference, in_brackets, plain_table, pointing, table, trivial, with_interval
 
 SETS = {"kermany": "Kermany dev (children)", "rsna": "RSNA dev (adults)"}
 
@@ -46,7 +46,9 @@ def accuracy() -> list[str]:
         rows += [(name, other["row"]) for name, other in test["others"].items()]
         rows += [(trivial(test["alone"]), test["alone"])] + [(trivial(row), row) for row in test["rows"][1:]]
         lines += ["", f"### {title}", "", *table(rows), ""]
-        minus = "; ".join(f"{name} {difference(found)}" for name, found in test["minus"].items())
+        minus = "; ".join(
+            f"{name} {difference(found)}" for name, found in test["minus"].items() if name in test["others"]
+        )
         lines.append(f"Paired difference of AUROC, atlas minus: {minus}.")
         alarms, refused = test["false_alarms"], test["not_registered"]
         lines.append(
@@ -99,36 +101,10 @@ def strata() -> list[str]:
 
 
 def boxes() -> list[str]:
-    result = read_result("atlas").get("rsna", {}).get("boxes")
-    if not result:
+    told = read_result("atlas").get("rsna", {}).get("boxes")
+    if not told:
         return []
-    lines = [
-        "## Does the atlas point at opacities?",
-        "",
-        "RSNA dev, the map brought back to the film, beside radiologists' boxes. Pointing game: does the map's peak",
-        f"lie in a box? Boxes cover {result['area_share']:.1%} of the film.",
-        "",
-        *plain_table(
-            ["", "films", "hit rate [95 %]"],
-            [[row["name"], str(row["n"]), in_brackets(row["rate"], row["interval"])] for row in result["pointing"]],
-        ),
-    ]
-    told = result["threshold"]
-    lines += [
-        "",
-        f"Boxes around what is hotter than the {told['quantile_of_normals']:g} quantile of the heat that "
-        f"held-out normals show where normal chests hold air ({told['value']:.2f} σ; {told['boxes_a_film']:.1f} boxes "
-        "a film), average precision [95 %]:",
-    ]
-    for films, rows in result["average_precision"].items():
-        overlaps = sorted({row["overlap"] for row in rows})
-        by_name: dict[str, list[str]] = {}
-        for row in rows:
-            by_name.setdefault(row["name"], []).append(in_brackets(row["average_precision"], row["interval"]))
-        counts = f"{rows[0]['films']} films, {rows[0]['boxes']} boxes"
-        head = [f"{films} ({counts})", *(f"IoU {overlap:g}" for overlap in overlaps)]
-        lines += ["", *plain_table(head, [[name, *cells] for name, cells in by_name.items()])]
-    return [*lines, *command(read_result("atlas"))]
+    return ["## Does the atlas point at opacities?", "", *pointing(told), *command(read_result("atlas"))]
 
 
 def sizes() -> list[str]:

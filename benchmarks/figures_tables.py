@@ -45,6 +45,35 @@ def trivial(row: dict[str, Any]) -> str:
     return f"{row['name']} alone ({row['direction']} is abnormal)"
 
 
+def pointing(told: dict[str, Any]) -> list[str]:
+    """Return the tables of what `pointing.py` finds: the pointing game, and average precision of boxes."""
+    lines = [
+        "RSNA dev, the map brought back to the film, beside radiologists' boxes. Pointing game: does the map's peak",
+        f"lie in a box? Boxes cover {told['area_share']:.1%} of the film.",
+        "",
+        *plain_table(
+            ["", "films", "hit rate [95 %]"],
+            [[row["name"], str(row["n"]), in_brackets(row["rate"], row["interval"])] for row in told["pointing"]],
+        ),
+    ]
+    above = told["threshold"]
+    lines += [
+        "",
+        f"Boxes around what is hotter than the {above['quantile_of_normals']:g} quantile of the heat that "
+        f"held-out normals show where normal chests hold air ({above['value']:.2f} σ; {above['boxes_a_film']:.1f} "
+        "boxes a film), average precision [95 %]:",
+    ]
+    for films, rows in told["average_precision"].items():
+        overlaps = sorted({row["overlap"] for row in rows})
+        by_name: dict[str, list[str]] = {}
+        for row in rows:
+            by_name.setdefault(row["name"], []).append(in_brackets(row["average_precision"], row["interval"]))
+        counts = f"{rows[0]['films']} films, {rows[0]['boxes']} boxes"
+        head = [f"{films} ({counts})", *(f"IoU {overlap:g}" for overlap in overlaps)]
+        lines += ["", *plain_table(head, [[name, *cells] for name, cells in by_name.items()])]
+    return lines
+
+
 def command(result: dict[str, Any]) -> list[str]:
     """Return the lines that say how a result was made."""
     return ["", f"    {result['command']}", ""]

@@ -2,7 +2,7 @@
 
     python benchmarks/run_all.py
 
-Takes about three hours on 2 cores. Finished parts of an interrupted run are kept; results land in benchmarks/results/.
+Takes about seven hours on 2 cores. Finished parts of an interrupted run are kept; results land in benchmarks/results/.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from common import parser
 
 ORDER = (
     *("startup.py", "throughput.py", "memory.py", "fuzz.py", "inspect_kermany.py", "duplicates.py", "quality.py"),
-    *("search_time.py", "demo_time.py", "phantoms.py", "kermany.py", "inpaint.py"),
+    *("demo_time.py", "phantoms.py", "inpaint.py"),
     *("atlas.py", "atlas.py --speed", "atlas_transfer.py", "atlas_grid.py", "atlas_ideas.py", "atlas_shortcuts.py"),
+    *("anogan_ablation.py --train all", "anogan_ablation.py", "anogan_default.py", "search_time.py"),
     "figures.py",
 )
 

@@ -75,7 +75,7 @@ def batched(detector: AnoGan, images: Float32, batch: int = 32) -> Float32:
 
 def naive_twins(run: Run, detector: AnoGan, held: Films, dev: Films) -> tuple[Twins, Float32]:
     """Return held-out normals and dev films beside the naive twins, and the latents of the dev films; kept on disk."""
-    of = {"model": sha256_of(run.folder / "model" / "weights.safetensors"), "weight": detector.config.weight}
+    of = {"model": sha256_of(run.weights), "weight": detector.config.weight}
     path = FOLDER / "naive" / f"{run.folder.name}.safetensors"
     if not path.is_file() or read_tensors(path)[1] != of:
         latents = {"held": batched(detector, held.images), "dev": batched(detector, dev.images)}

@@ -439,6 +439,9 @@ def test_the_sum_of_2017() -> None:
 def test_heat_has_a_unit_where_all_that_is_added_has(weights: dict[str, float], direction: Any, unit: str) -> None:
     settings = replace(SETTINGS, direction=direction)
     assert fit(NORMALS, weights, settings=settings, standardise=False).heat_unit == unit
+    first = min(weights, key=list(TERMS).index)
+    alone = fit(NORMALS, {first: 1.0}, settings=settings).heat_unit
+    assert fit(NORMALS, weights, settings=settings).heat_unit == alone, "the others are scaled to the first"
 
 
 def again(scoring: Scoring, arrays: Any, size: int = SIZE, **changed: Any) -> Scoring:

@@ -59,13 +59,13 @@ class AnoGanConfig(DetectorConfig):
     variance_steps: int = Field(default=500, ge=1)
     """Steps of the variance head, trained where the term `uncertainty` is listed."""
 
-    search_steps: int = Field(default=10, ge=0)
+    search_steps: int = Field(default=30, ge=0)
     """Most Adam steps on z a start; 0 takes the encoder's z as it is; 500 in Schlegl et al."""
     search_rate: float = Field(default=0.1, gt=0)
     search_residual: Literal["l1", "l2"] = "l2"
     weight: float = Field(default=0.0, ge=0, le=1)
     """lambda: the share of the discriminator-feature term in the search's loss."""
-    shell: float = Field(default=0.03, ge=0)
+    shell: float = Field(default=0.1, ge=0)
     """Weight of the prior in the search's loss."""
     radius: float = Field(default=0.0, ge=0)
     """Where the prior holds z: 0 at the mean chest (the most probable z), 1 on the shell that it draws from."""
@@ -77,7 +77,7 @@ class AnoGanConfig(DetectorConfig):
     slots: int = Field(default=32, ge=1)
     """Starts searched at once; a converged one makes room for the next."""
 
-    terms: dict[str, float] = Field(default={"residual_pca": 1.0, "structure_deficit": 0.3})
+    terms: dict[str, float] = Field(default={"residual_pca": 1.0, "contrast_structure": 0.3, "structure_deficit": 0.3})
     """Score terms and their weights; one of weight 0 is reported only."""
     residual_sigma: float = Field(default=0.06, ge=0, lt=0.5)
     """Blur of the signed difference to the twin, as a fraction of the width."""

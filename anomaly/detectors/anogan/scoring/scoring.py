@@ -138,9 +138,12 @@ class Scoring:
 
     @property
     def heat_unit(self) -> str:
-        """What one unit of heat is: that of all terms with a weight, "" where they differ."""
-        units = {self.terms[name].unit for name in self._shares()}
-        return units.pop() if len(units) == 1 else ""
+        """What one unit of heat is: that of the first term with a weight, to which the others are scaled.
+
+        Terms that are not `standardise`d have one only where all with a weight are in the same.
+        """
+        units = [self.terms[name].unit for name in self._shares()]
+        return units[0] if self.standardise or len(set(units)) == 1 else ""
 
     def _shares(self) -> dict[str, np.float32]:
         """Return by what the map of each term with a weight is multiplied in the heatmap."""
