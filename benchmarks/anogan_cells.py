@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from anogan_films import Films, films
 from anogan_runs import CELLS, Run
-from anogan_twins import Twins, all_terms, check, find, networks
+from anogan_twins import Twins, all_terms, check, expect, find, networks, search_seconds, weighted, where
 from registered import TASKS, minus, minus_within, row, within
 
 from anomaly.records import Float64
@@ -49,6 +49,7 @@ def cell_figures(run: Run) -> dict[str, Any]:
     """Return everything that is read off one cell."""
     dev = films(run.data_set, "dev", run.recipe)
     detector = networks(run)
+    expect(run, detector)
     twins = find(run, detector, ("dev",))
     config = run.config
     terms = all_terms(config, head=detector._head is not None)
@@ -78,9 +79,8 @@ def cell_figures(run: Run) -> dict[str, Any]:
 
 
 def seconds_per_image(run: Run, dev: Films, twins: Twins) -> dict[str, Any]:
-    """Return what scoring takes with maps, as the recipe is shipped: the median of some repeats after a warm-up."""
-    weights = {name: weight for name, weight in run.config.terms.items() if weight}
-    detector = networks(run, terms=weights)
+    """Return what scoring takes with maps, as the recipe is shipped, and the search of it: medians after a warm-up."""
+    detector = networks(run, terms=weighted(run))
     detector._head = None  # of the ablation alone
     detector._scoring = twins.scoring(detector.config, run.seed)
     some = dev.of(np.arange(2 * detector.config.score_batch))
@@ -89,7 +89,8 @@ def seconds_per_image(run: Run, dev: Films, twins: Twins) -> dict[str, Any]:
         started = time.perf_counter()
         detector.score(some.images, inside=some.inside)
         taken.append((time.perf_counter() - started) / len(some))
-    return {"median": float(np.median(taken[1:])), "repeats": taken[1:]}
+    told = {"median": float(np.median(taken[1:])), "repeats": taken[1:], **where(detector)}
+    return told | {"search": search_seconds(detector, dev.images)}
 
 
 def health(run: Run) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Films prepared as a recipe of anogan says, and who of the train normals sees what; kept between runs.
 
-The train normals of a set are dealt to three parts, patients kept whole: `train`, which the networks and terms learn
+The train normals of a set are dealt to three parts, patients kept whole where the set names them (RSNA's copy names
+none: there films are drawn one by one): `train`, which the networks and terms learn
 from; `calibration`, which sets p-values and thresholds; `fresh`, which nothing sees, to check the p-values on. The
 template that films are registered to is that of `train`. What lies in build/benchmarks/anogan/films is not prepared
 again: remove that folder after a change to the preparation.
@@ -91,19 +92,28 @@ def films(name: str, part: str, recipe: Recipe) -> Films:
         part: "train", "calibration" or "fresh", all normal, or "dev".
         recipe: Its preparation and size are followed.
     """
-    config = recipe.prepare
     which = "dev" if part == "dev" else "train"
-    clahe = "clahe" if config.clahe else "plain"
-    way = f"{config.registration}-{config.central_crop:g}-{clahe}-{recipe.size}"
-    path = FOLDER / "films" / f"{name}-{which}-{way}.safetensors"
+    path = _file(name, which, recipe)
     if not path.is_file():
         _prepare(path, name, which, recipe)
     arrays, meta = read_tensors(path)
-    if meta["prepare"] != config.model_dump(mode="json"):
+    if meta["prepare"] != recipe.prepare.model_dump(mode="json"):
         raise SystemExit(f"{path} was prepared with other settings: remove it to measure the recipe as it is now")
     names = {key: tuple(meta[key]) for key in ("classes", "scan_ids", "paths")}
     found = Films(**arrays, **names)
     return found if part == "dev" else found.of(split(name)[part])
+
+
+def film_files(name: str, recipe: Recipe) -> list[Path]:
+    """Return the files of a set's prepared train normals and dev films."""
+    return [_file(name, which, recipe) for which in ("train", "dev")]
+
+
+def _file(name: str, which: str, recipe: Recipe) -> Path:
+    config = recipe.prepare
+    clahe = "clahe" if config.clahe else "plain"
+    way = f"{config.registration}-{config.central_crop:g}-{clahe}-{recipe.size}"
+    return FOLDER / "films" / f"{name}-{which}-{way}.safetensors"
 
 
 def _prepare(path: Path, name: str, which: str, recipe: Recipe) -> None:
@@ -149,8 +159,12 @@ def _preparation(name: str, recipe: Recipe) -> Preparation:
         files = scan_files(name, "train")
         shrunk = [preparation.shrink(read_scan(files[place])) for place in split(name)["train"]]
         copies = np.stack([small_copy(shrunk[i].pixels) for i in template_sample(len(shrunk))])
-        write_tensors(path, *fit_template(copies).to_entry())
-    return preparation.with_template(Template.from_entry(*read_tensors(path)))
+        arrays, meta = fit_template(copies).to_entry()
+        write_tensors(path, arrays, meta | {"shrinks_by": preparation.shrinks_by})
+    arrays, meta = read_tensors(path)
+    if meta["shrinks_by"] != preparation.shrinks_by:
+        raise SystemExit(f"{path} is of films prepared with other settings: remove it to measure the recipe as it is")
+    return preparation.with_template(Template.from_entry(arrays, meta))
 
 
 def _depth(config: PrepareConfig) -> str:

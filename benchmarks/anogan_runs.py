@@ -40,11 +40,12 @@ CELLS: dict[str, tuple[str, ...]] = {
 }
 """What each cell changes of the recipe; the middle is cut out of unregistered films too, so that only registration
 differs. The default trains a variance head besides, which the term `uncertainty` needs and nothing else takes note of.
-`untrained` stops after ten steps: what the score owes to the training.
+`untrained` is no cell of the eight but a control beside them: it stops after ten steps, and shows what the score owes
+to the training.
 """
 PAPER = "anogan-2017"
 """The recipe of Schlegl et al. as published, a cell by its own name."""
-SHORTER = {"wgan-gp": 0.29, "untrained": 0.002}
+SHORTER = {"wgan-gp": 0.29, "untrained": 0.0025}
 """Share of the steps that a cell takes: a step of wgan-gp costs so much more (processor time of 40 of each)."""
 SCORING = (
     *("search_steps", "search_rate", "search_residual", "weight", "shell", "radius", "restarts", "patience"),
@@ -141,19 +142,20 @@ class Run:
             log.info("%s is trained already", self.folder.name)
             return
         source = self.normals()
-        watch = _Clock(self.folder / "run.json", {"networks": self._networks()}, before.get("seconds"))
+        watch = _Clock(self.folder / "run.json", {"networks": self._networks()}, before)
         recipe = self.recipe
         detector = AnoGan(self.config, size=recipe.size, device="cpu", seed=recipe.seed)
         recorder = RunRecorder(self.folder, resume=True, on_progress=watch)
+        watch.warned = recorder.warnings
         try:
             detector.fit(source, recorder=recorder)
         except UsageError as error:
-            watch.save({"failed": str(error), "warnings": recorder.warnings})
+            watch.save({"failed": str(error)})
             log.warning("%s: %s", self.folder.name, error)
             return
         recorder.flush()
         detector.save(self.folder / "model")
-        watch.save({"warnings": recorder.warnings, "trained_on": len(source)})
+        watch.save({"trained_on": len(source)})
         log.info("%s: trained, seconds %s", self.folder.name, watch.seconds)
 
     def normals(self) -> ArraySource:
@@ -174,25 +176,34 @@ class Run:
         recipe = self.recipe
         own = {key: value for key, value in self.config.model_dump(mode="json").items() if key not in SCORING}
         head = "uncertainty" in self.config.terms
+        if self.config.precision != "auto":  # what every run here was trained at
+            own["precision"] = self.config.precision
         prepare = recipe.prepare.model_dump(mode="json")
         return {"size": recipe.size, "seed": recipe.seed, "prepare": prepare, "detector": own, "variance_head": head}
 
 
 @dataclass(slots=True)
 class _Clock:
-    """Shows progress and keeps the seconds that a training has taken, over all its legs, in a file."""
+    """Shows progress and keeps, in a file, the seconds that a training took and its warnings, over all its legs."""
 
     path: Path
     facts: dict[str, Any]
-    before: dict[str, float] | None
+    before: dict[str, Any]
     ticker: PlainTicker = field(default_factory=PlainTicker)
     started: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), time.process_time()))
     saved: float = 0.0
+    warned: list[str] = field(default_factory=list)
 
     @property
     def seconds(self) -> dict[str, float]:
         now = {"wall": time.monotonic() - self.started[0], "processor": time.process_time() - self.started[1]}
-        return {key: round(value + (self.before or {}).get(key, 0.0), 1) for key, value in now.items()}
+        before = self.before.get("seconds", {})
+        return {key: round(value + before.get(key, 0.0), 1) for key, value in now.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        # what was warned of after the last checkpoint is warned of again
+        return list(dict.fromkeys([*self.before.get("warnings", ()), *self.warned]))
 
     def __call__(self, done: int, total: int, what: str) -> None:
         self.ticker(done, total, what)
@@ -201,4 +212,4 @@ class _Clock:
 
     def save(self, more: dict[str, Any]) -> None:
         self.saved = time.monotonic()
-        write_json(self.path, {**self.facts, "seconds": self.seconds, **more})
+        write_json(self.path, {**self.facts, "seconds": self.seconds, "warnings": self.warnings, **more})

@@ -7,6 +7,7 @@ again they give what the detector gives.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,12 @@ from anomaly.detectors.anogan.scoring.match import Match, join
 from anomaly.detectors.anogan.scoring.scoring import Scoring
 from anomaly.detectors.anogan.scoring.terms import TERMS
 from anomaly.detectors.anogan.settings import AnoGanConfig
+from anomaly.detectors.anogan.stages import Stages
 from anomaly.records import Float32, Float64, Int64
+from anomaly.runs import NullRecorder
 
+CHUNKS = 4
+"""That a search is timed on."""
 PARTS = ("calibration", "fresh", "dev")
 
 
@@ -64,10 +69,16 @@ def all_terms(config: AnoGanConfig, *, head: bool) -> dict[str, float]:
     return {name: config.terms.get(name, 0.0) for name in TERMS if head or name != "uncertainty"}
 
 
+def weighted(run: Run) -> dict[str, float]:
+    """Return the terms that have a weight."""
+    return {name: weight for name, weight in run.config.terms.items() if weight}
+
+
 def networks(run: Run, *, encoder: bool = True, **changes: Any) -> AnoGan:
     """Return a run's detector with the recipe's settings as they are now; without the encoder it starts at z = 0."""
     detector = run.load()
     detector.config = run.config.model_copy(update=changes)
+    detector.__dict__.pop("_fabric", None)  # it is of the precision that the networks were saved with
     if not encoder:
         detector._encoder = None
     return detector
@@ -112,14 +123,15 @@ def _beside(detector: AnoGan, images: Float32, inside: NDArray[np.bool_], z: Ten
     return Match(images, twins.numpy(), inside, told[0], told[1], expected)
 
 
-def other_twins(found: Match, groups: Int64) -> Match:
-    """Return each scan beside the twin of another patient's scan, dealt once and for all.
+def other_twins(found: Match, groups: Int64, draw: int = 0) -> Match:
+    """Return each scan beside the twin of another patient's scan; each draw deals them otherwise.
 
     Raises:
         SystemExit: The patients are too few.
     """
-    for seed in range(1000):
-        order = np.random.default_rng(seed).permutation(len(found))
+    rng = np.random.default_rng(draw)
+    for _ in range(1000):
+        order = rng.permutation(len(found))
         other = np.empty_like(order)
         other[order] = np.roll(order, 1)
         if not np.any(groups == groups[other]):
@@ -133,6 +145,41 @@ def mean_twins(detector: AnoGan, found: Match, mean: Float32) -> Match:
     levels = detector._discriminator.last_maps(torch.from_numpy(mean[None]))
     features = tuple(np.repeat(level.numpy(), len(found), axis=0) for level in levels)
     return _exchanged(found, np.repeat(mean[None], len(found), axis=0), features)
+
+
+def by_mean_film(run: Run, detector: AnoGan, twins: Twins) -> Twins:
+    """Return the same films, each beside the mean film of the part `train`."""
+    mean = films(run.data_set, "train", run.recipe).images.mean(axis=0)
+    parts = {name: mean_twins(detector, found, mean) for name, found in twins.parts.items()}
+    return Twins(mean_twins(detector, twins.held, mean), twins.groups, parts)
+
+
+def expect(run: Run, detector: AnoGan) -> None:
+    """Give a detector the variance head of the twins that it finds now, where its terms ask for one.
+
+    The head of the training learned how far the twins of the search of that day miss.
+    """
+    own = films(run.data_set, "train", run.recipe)
+    seen = ~_held_out(own.groups, run.config.holdout, run.seed)
+    detector._head = detector._expect(own.images[seen], Stages(NullRecorder()))
+
+
+def search_seconds(detector: AnoGan, images: Float32) -> dict[str, Any]:
+    """Return what the search alone takes a scan: the median over some full chunks, after one to warm up."""
+    batch = detector.config.score_batch
+    chunks = [images[start : start + batch] for start in range(0, len(images) - batch + 1, batch)][:CHUNKS]
+    detector._search(chunks[0])
+    taken = []
+    for chunk in chunks:
+        started = time.perf_counter()
+        detector._search(chunk)
+        taken.append((time.perf_counter() - started) / batch)
+    return {"median": float(np.median(taken)), "repeats": taken, **where(detector)}
+
+
+def where(detector: AnoGan) -> dict[str, Any]:
+    """Return what a time depends on."""
+    return {"threads": torch.get_num_threads(), "runs_on": detector.runs_on()}
 
 
 def _exchanged(found: Match, twin: Float32, features: tuple[Float32, ...]) -> Match:

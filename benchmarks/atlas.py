@@ -148,13 +148,14 @@ def kinds(films: Films, at: Int64) -> dict[str, Any]:
 
 def boxes(films: Films, run: Path) -> dict[str, Any]:
     """Say whether the map, brought to the film, points at the radiologists' boxes, beside what needs no map."""
-    threshold = load_model(run).calibration.pixel_quantiles[str(QUANTILE)]
+    model = load_model(run)
+    threshold = model.calibration.pixel_quantiles[str(QUANTILE)]
     heat = [load_panel(films.out / "panels" / f"{scan_id}.npz").heat_on_film() for scan_id in films.ids]
     parts = {
         "normal and lung opacity": films.where(TESTS["rsna"]["lung opacity"]),
         "all films": films.where(TESTS["rsna"]["all abnormal"]),
     }
-    return pointing(heat, films.paths, films.scores, films.patients, parts, threshold)
+    return pointing(heat, films.paths, films.scores, films.patients, parts, threshold, model.detector.heat_unit)
 
 
 def accuracy(data: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import figures_atlas
 import figures_robust
 import figures_scans
 from common import ROOT, parser, read_result
-from figures_tables import difference, in_brackets, table, trivial, with_interval
+from figures_tables import difference, in_brackets, plain_table, table, trivial, with_interval
 
 START, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of figures -->"
 
@@ -54,7 +54,7 @@ def phantoms() -> list[str]:
     if not result:
         return []
     first = result["runs"][0]
-    rows = [("anogan (seed 0)", first["rows"][0]), ("pixel-stats", first["rows"][1])]
+    rows = [("anogan (seed 0)", first["rows"][0]), ("pixel-stats on anogan's films", first["rows"][1])]
     rows += [(trivial(row), row) for row in first["rows"][2:]]
     lines = [
         "## Phantoms (generated)",
@@ -68,10 +68,15 @@ def phantoms() -> list[str]:
         seeds_line("anogan", result["anogan_auroc"]),
     ]
     for name, found in first["minus"].items():
+        other = "pixel-stats on anogan's films" if name == "pixel-stats" else name
         lines.append(
-            f"Paired difference to {name}: {found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]."
+            f"Paired difference to {other}: {found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]."
         )
-    kinds = ", ".join(f"{kind} {found['auroc']:.3f} (n = {found['n']})" for kind, found in first["by_kind"].items())
+    kinds = "; ".join(
+        f"{kind} {in_brackets(found['auroc'], found) if 'low' in found else format(found['auroc'], '.3f')} "
+        f"(n = {found['n']})"
+        for kind, found in first["by_kind"].items()
+    )
     lines += [
         "AUROC by kind of lesion: " + kinds + ".",
         "",
@@ -111,29 +116,43 @@ def search_time() -> list[str]:
     result = read_result("search_time")
     if "auroc" not in result:
         return []
-    lines = []
+    naive = list(result["naive"])
+    how = f"in chunks of {result['score_batch']}, {result['runs_on']}"
+    rows = []
     for threads, figures in result["threads"].items():
         for name, found in figures.items():
-            times = found.get("times_faster")
-            more = "" if times is None else f", {times:.0f} times faster than the naive loop"
-            took = f"{found['seconds_per_image'] * 1000:,.1f} ms"
-            lines.append(f"* A scan's score by anogan, threads {threads}, search {name}: {took}{more}.")
+            times = found.get("times_faster", {})
+            took = f"{found['seconds_per_image'] * 1000:,.1f}"
+            title = f"{name}, one by one, fp32" if name in naive else f"{name}, {how}"
+            rows.append([title, threads, took, *(f"{times[base]:.0f}" if times else "" for base in naive)])
     areas = "; ".join(f"{name} {in_brackets(row['auroc'], row)}" for name, row in result["auroc"].items())
     apart = result["loop_and_batch_apart"]
-    lines.append(
-        f"* AUROC on Kermany dev by search: {areas}; as shipped minus naive "
+    return [
+        "A scan's score and map by anogan, search included: one set of networks, one way to score, only the search",
+        f"differs. Networks: {result['networks']}.",
+        "",
+        *plain_table(["search", "threads", "ms a scan", *(f"times faster than {base}" for base in naive)], rows),
+        "",
+        f"AUROC on Kermany dev by search: {areas}; AUROC as shipped minus naive "
         f"{difference(result['shipped_minus_naive'])}. The naive search was done in batches for it; on "
         f"{apart['images']} films its latents differ from the loop's by at most {apart['latent']:.2g}, its scores by "
-        f"{apart['score']:.2g} sd of normals."
-    )
-    return [*lines, "", f"      {result['command']}", ""]
+        f"{apart['score_in_sd_of_normals']:.2g} sd of those of held-out normals.",
+        "",
+        f"    {result['command']}",
+        "",
+    ]
 
 
 def readme_block() -> str:
     """Return the README's few figures."""
     lines = [START, "", "| trained on normals only | AUROC [95 %] | films |", "|---|---|---|"]
     lines += [*_readme_atlas(), *figures_anogan.readme(), *_readme_pixel_stats(), *_readme_phantoms()]
-    return "\n".join([*lines, "", *figures_ablation.readme(), *_readme_search(), *_readme_asked(), END])
+    return "\n".join([*lines, "", *_readme_anogan(), *_readme_asked(), END])
+
+
+def _readme_anogan() -> list[str]:
+    """Return what anogan was asked beside its accuracy, one line each."""
+    return [*figures_anogan.readme_compared(), *figures_ablation.readme(), *_readme_search()]
 
 
 def _readme_asked() -> list[str]:
@@ -210,13 +229,17 @@ def _readme_search() -> list[str]:
     if "auroc" not in result:
         return []
     told = []
+    first, *others = result["naive"]
     for threads, figures in result["threads"].items():
-        base, shipped, *_ = figures.values()
-        times = f"{shipped['times_faster']:.0f} times faster on {threads} threads"
-        both = f"{base['seconds_per_image']:.2f} s to {shipped['seconds_per_image'] * 1000:.1f} ms"
-        told.append(f"{times} ({both} a scan)")
+        shipped = next(found for name, found in figures.items() if name not in result["naive"])
+        faster = shipped["times_faster"]
+        more = ", ".join(f"{faster[name]:.0f} than {name}" for name in others)
+        both = f"{figures[first]['seconds_per_image']:.2f} s to {shipped['seconds_per_image'] * 1000:.1f} ms"
+        on = "1 thread" if threads == "1" else f"{threads} threads"
+        told.append(f"{faster[first]:.0f} times faster on {on} ({both} a scan; {more})")
     apart = difference(result["shipped_minus_naive"])
-    return [f"* The search of `anogan` against the naive loop: {'; '.join(told)}, AUROC {apart}."]
+    how = f"in chunks of {result['score_batch']}, {result['runs_on']}"
+    return [f"* Scoring by `anogan`, {how}, against {first}: {'; '.join(told)}; AUROC as shipped minus naive {apart}."]
 
 
 def _readme_phantoms() -> list[str]:
@@ -224,7 +247,8 @@ def _readme_phantoms() -> list[str]:
     lines = []
     for name, row in zip(("anogan", "pixel-stats"), result["runs"][0]["rows"][:2] if result else (), strict=False):
         films = f"{row['n_normal']} normal, {row['n_abnormal']} with a lesion"
-        lines.append(f"| `{name}`, phantoms | {with_interval(row)} | {films} |")
+        which = "phantoms" if name == "anogan" else "phantoms as `anogan` prepares them"
+        lines.append(f"| `{name}`, {which} | {with_interval(row)} | {films} |")
     return lines
 
 

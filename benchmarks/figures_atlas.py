@@ -7,6 +7,9 @@ from typing import Any
 from common import read_result
 from figures_tables import command, difference, in_brackets, plain_table, pointing, table, trivial, with_interval
 
+from anomaly.config import load_recipe
+from anomaly.workflows.fit import resolve
+
 SETS = {"kermany": "Kermany dev (children)", "rsna": "RSNA dev (adults)"}
 
 
@@ -104,7 +107,13 @@ def boxes() -> list[str]:
     told = read_result("atlas").get("rsna", {}).get("boxes")
     if not told:
         return []
-    return ["## Does the atlas point at opacities?", "", *pointing(told), *command(read_result("atlas"))]
+    _, atlas = resolve(load_recipe("atlas"))
+    return [
+        "## Does the atlas point at opacities?",
+        "",
+        *pointing(told, atlas.heat_unit),
+        *command(read_result("atlas")),
+    ]
 
 
 def sizes() -> list[str]:

@@ -45,8 +45,11 @@ def trivial(row: dict[str, Any]) -> str:
     return f"{row['name']} alone ({row['direction']} is abnormal)"
 
 
-def pointing(told: dict[str, Any]) -> list[str]:
-    """Return the tables of what `pointing.py` finds: the pointing game, and average precision of boxes."""
+def pointing(told: dict[str, Any], unit: str) -> list[str]:
+    """Return the tables of what `pointing.py` finds: the pointing game, and average precision of boxes.
+
+    `unit` is that of the heat; the map's lead over the prior is told where it was measured.
+    """
     lines = [
         "RSNA dev, the map brought back to the film, beside radiologists' boxes. Pointing game: does the map's peak",
         f"lie in a box? Boxes cover {told['area_share']:.1%} of the film.",
@@ -56,11 +59,14 @@ def pointing(told: dict[str, Any]) -> list[str]:
             [[row["name"], str(row["n"]), in_brackets(row["rate"], row["interval"])] for row in told["pointing"]],
         ),
     ]
+    if "map_minus_prior" in told:
+        lines += ["", f"Hit rate of the map minus that of the mean location: {difference(told['map_minus_prior'])}."]
     above = told["threshold"]
+    heat = f"{above['value']:.2f} {unit}".strip()
     lines += [
         "",
         f"Boxes around what is hotter than the {above['quantile_of_normals']:g} quantile of the heat that "
-        f"held-out normals show where normal chests hold air ({above['value']:.2f} σ; {above['boxes_a_film']:.1f} "
+        f"held-out normals show where normal chests hold air ({heat}; {above['boxes_a_film']:.1f} "
         "boxes a film), average precision [95 %]:",
     ]
     for films, rows in told["average_precision"].items():
@@ -70,6 +76,8 @@ def pointing(told: dict[str, Any]) -> list[str]:
             by_name.setdefault(row["name"], []).append(in_brackets(row["average_precision"], row["interval"]))
         counts = f"{rows[0]['films']} films, {rows[0]['boxes']} boxes"
         head = [f"{films} ({counts})", *(f"IoU {overlap:g}" for overlap in overlaps)]
+        for lead in told.get("precision_map_minus_prior", {}).get(films, ()):
+            by_name.setdefault(f"map minus {lead['name']}", []).append(difference(lead))
         lines += ["", *plain_table(head, [[name, *cells] for name, cells in by_name.items()])]
     return lines
 

@@ -2,8 +2,9 @@
 
     python benchmarks/phantoms.py --seeds 3
 
-Prints AUROC with intervals for anogan, pixel-stats and the trivial statistics, paired differences, and the
-pointing-game rate of each map beside the mean-lesion-location prior and the lesions' share of the lungs.
+Prints AUROC with intervals for anogan, pixel-stats (on the films as anogan's recipe prepares them, not its own) and
+the trivial statistics, paired differences, and the pointing-game rate of each map beside the mean-lesion-location prior
+and the lesions' share of the lungs.
 """
 
 from __future__ import annotations
@@ -150,7 +151,9 @@ def main() -> None:
         for kind in ("consolidation", "nodule", "effusion"):
             part = (labels == 0) | (test["kinds"] == kind)
             row = evaluate_scores(labels[part], ours["scores"][part], groups[part])[0]
-            kinds[kind] = {"n": row.n_abnormal, "auroc": row.auroc}
+            interval = row.auroc_interval
+            assert interval is not None
+            kinds[kind] = {"n": row.n_abnormal, "auroc": row.auroc, "low": interval.low, "high": interval.high}
         runs.append(
             {
                 "seed": seed,

@@ -218,7 +218,13 @@ def blocks(language: str) -> list[str]:
     return [text for not_run, text in found if not not_run]
 
 
-FAST = ("detector.steps=20", "detector.encoder_steps=5", "detector.width=8", "detector.components=1")
+FAST = (
+    "detector.steps=20",
+    "detector.encoder_steps=5",
+    "detector.width=8",
+    "detector.components=1",
+    "detector.holdout=0.7",
+)
 NOT_HERE = re.compile(r"\.\./shared|NORMALS|SCANS|\.\.\.|…|--device cuda")
 
 

@@ -1,6 +1,6 @@
 """Variance head: what squared residual to expect at each pixel of a drawn image.
 
-Mao, Xue, Wang, Zhang, Zheng, Zheng: Abnormality Detection in Chest X-Ray Images Using Uncertainty Prediction
+Mao, Xue, Wang, Zhang, Zheng, Liu: Abnormality Detection in Chest X-Ray Images Using Uncertainty Prediction
 Autoencoders, MICCAI 2020; the loss is that of Kendall, Gal: What Uncertainties Do We Need in Bayesian Deep Learning for
 Computer Vision?, NeurIPS 2017.
 """

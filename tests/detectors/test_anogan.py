@@ -16,7 +16,7 @@ from anomaly.detectors.anogan.augment import Augmentation
 from anomaly.detectors.anogan.detector import AnoGan, _held_out
 from anomaly.detectors.anogan.objectives import OBJECTIVES, gradient_penalty
 from anomaly.detectors.anogan.settings import AnoGanConfig
-from anomaly.detectors.anogan.training import Training
+from anomaly.detectors.anogan.training import Best, Training
 from anomaly.detectors.anogan.watch import Health, Watch, stop_if_dead
 from anomaly.errors import DataError, UsageError
 from anomaly.nets.dcgan import Discriminator, Generator, plain
@@ -32,6 +32,7 @@ SMALL: dict[str, Any] = {
     "width": 8,
     "steps": 40,
     "batch": 8,
+    "holdout": 0.5,
     "encoder_steps": 10,
     "search_steps": 6,
     "components": 1,
@@ -222,15 +223,56 @@ def test_a_training_that_diverges_stops_with_the_fix(phantom_images: Phantoms) -
         small(learning_rate=1e30).fit(ArraySource(phantom_images(24, SIZE)))
 
 
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [
+        (Health(float("nan"), 0.5), "step 5: what it draws are no numbers"),
+        (Health(0.01, float("nan")), "step 5: what it draws are no numbers"),
+        (Health(0.01, 0.5), "step 5: its samples differ 0.01 times"),
+    ],
+)
+def test_a_dead_generator_stops_the_training_in_words(health: Health, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        stop_if_dead(health, 5)
+
+
+def collapse(generator: Generator) -> None:
+    """Make it draw one picture."""
+    with torch.no_grad():
+        for weight in generator.parameters():
+            weight.zero_()
+
+
 @pytest.mark.parametrize(("step", "judged"), [(399, False), (499, False), (500, True), (1000, True)])
-def test_a_sick_generator_is_warned_of_once_it_had_the_time_to_learn(step: int, judged: bool) -> None:
+def test_a_collapsed_generator_stops_the_training_once_it_had_the_time_to_learn(
+    phantom_images: Phantoms, step: int, judged: bool
+) -> None:
+    films = torch.from_numpy(phantom_images(8, SIZE))
     training, recorder = training_of(small(steps=1000)), MemoryRecorder()
     training.step = step
-    training._judge(Health(0.3, 0.5), recorder)
-    assert [words.startswith(f"step {step} ") for words in recorder.warnings] == [True] * judged
+    collapse(training.averaged)
+    watch, shown = Watch(films, films.mean(dim=0)), torch.zeros(1, 8)
     if judged:
-        with pytest.raises(UsageError, match="collapsing"):
-            training._judge(Health(0.01, 0.5), recorder)
+        with pytest.raises(UsageError, match=f"step {step}: .*collapsing"):
+            training._take_stock(watch, shown, recorder)
+    else:
+        training._take_stock(watch, shown, recorder)
+    assert not recorder.warnings
+
+
+def test_what_is_warned_of_at_the_end_is_the_generator_that_was_kept(phantom_images: Phantoms) -> None:
+    films = torch.from_numpy(phantom_images(8, SIZE))
+    said = []
+    for sick in (False, True):
+        training, recorder = training_of(small()), MemoryRecorder()
+        training.step, training.best = 40, Best(16, 0.5)
+        collapse(training.kept.generator if sick else training.averaged)
+        watch = Watch(0.05 * films, films.mean(dim=0))  # normals that differ little, so that most generators do enough
+        training._judge_kept(watch, recorder)
+        assert recorder.history == [(40, "kept_step", 16)]
+        said += [words for words in recorder.warnings if "collapsing" in words]
+    assert len(said) == 1
+    assert said[0].startswith("the generator that was kept, that of step 16 of the training: ")
 
 
 # training
@@ -281,25 +323,24 @@ def test_training_is_recorded_on_one_time_axis(phantom_images: Phantoms) -> None
     names = {name: [step for step, told, _ in recorder.history if told == name] for _, name, _ in recorder.history}
     losses = {name: [10, 13] for name in ("d_loss", "g_loss", "d_real", "d_fake", "redraw_loss")}
     health = {name: [5, 10, 13] for name in ("diversity", "reconstruction")}
-    assert names == losses | health | {"encoder_loss": [23]}
+    assert names == losses | health | {"kept_step": [13], "encoder_loss": [23]}
     assert all(np.isfinite(value) for _, _, value in recorder.history)
     assert sorted(recorder.samples) == [5, 10, 13]
     assert all(grid.shape == (36, 1, SIZE, SIZE) and np.abs(grid).max() <= 1 for grid in recorder.samples.values())
 
 
 def test_the_checkpoint_that_redraws_held_out_normals_best_is_kept(phantom_images: Phantoms) -> None:
-    """The best of the history is what training leaves, however it went on: its state is not the last one's."""
-    recorder = MemoryRecorder()
-    small(steps=40, checkpoint_every=4, learning_rate=2e-3, ema=0.5, encoder_steps=0).fit(
-        ArraySource(phantom_images(24, SIZE)), recorder=recorder
-    )
+    """The best of the history is what training leaves, however it went on: the networks of a training to that step."""
+    source, recorder = ArraySource(phantom_images(24, SIZE)), MemoryRecorder()
+    settings: dict[str, Any] = {"checkpoint_every": 8, "learning_rate": 1e-2, "ema": 0.0, "redraw": 0.0}
+    whole = small(steps=40, **settings).fit(source, recorder=recorder)
     errors = {step: value for step, name, value in recorder.history if name == "reconstruction"}
-    training = training_of(small())
-    assert recorder.kept is not None
-    assert len(errors) == 10
+    assert len(errors) == 5
     best = min(errors, key=errors.__getitem__)
-    assert training.best.step == 0
+    assert best < 40, "else the test says nothing"
     assert recorder.best == [best, errors[best]]
+    assert (40, "kept_step", best) in recorder.history
+    equal(whole._state(), small(steps=best, **settings).fit(source)._state())
 
 
 def training_of(detector: AnoGan) -> Training:
@@ -369,7 +410,7 @@ def rebuilt(detector: AnoGan, **settings: Any) -> AnoGan:
     return other
 
 
-def test_no_search_takes_the_encoders_twin_and_without_an_encoder_the_priors_mean(phantom_images: Phantoms) -> None:
+def test_no_search_takes_the_encoders_twin(phantom_images: Phantoms) -> None:
     films = phantom_images(24, SIZE)
     detector = small(steps=3, search_steps=0).fit(ArraySource(films))
     twin = detector.score(films[:4]).twin
@@ -378,13 +419,26 @@ def test_no_search_takes_the_encoders_twin_and_without_an_encoder_the_priors_mea
     with torch.no_grad():
         drawn = detector._generator(detector._encoder(torch.from_numpy(films[:4])))
     np.testing.assert_allclose(twin, drawn.numpy(), atol=1e-5)
-    without = small(steps=3, search_steps=0, redraw=0.0, encoder_steps=0).fit(ArraySource(films))
-    same = without.score(films[:6]).twin
-    assert same is not None
-    np.testing.assert_array_equal(same, np.repeat(same[:1], 6, axis=0))
+
+
+def test_without_an_encoder_searches_start_from_the_priors_mean(phantom_images: Phantoms) -> None:
+    """Seen where the search hardly moves."""
+    films = phantom_images(24, SIZE)
+    without = small(steps=3, search_steps=1, search_rate=1e-9, redraw=0.0, encoder_steps=0).fit(ArraySource(films))
+    twin = without.score(films[:4]).twin
+    assert twin is not None
     with torch.no_grad():
-        start = without._generator(torch.zeros(4, 8))[:1].numpy()
-    np.testing.assert_array_equal(same[:1], start)
+        np.testing.assert_allclose(twin, without._generator(torch.zeros(4, 8)).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", [{"redraw": 1.0}, {"encoder_steps": 1}, {"restarts": 1}, {}])
+def test_every_scan_the_same_twin_is_refused(encoder: dict[str, Any]) -> None:
+    settings = {"search_steps": 0, "redraw": 0.0, "encoder_steps": 0} | encoder
+    if encoder:
+        validate(AnoGanConfig, settings, "recipe")
+    else:
+        with pytest.raises(UsageError, match=r"search_steps is 0.*encoder_steps or redraw"):
+            validate(AnoGanConfig, settings, "recipe")
 
 
 def test_the_batch_size_hardly_matters(trained: tuple[AnoGan, Float32]) -> None:
@@ -457,22 +511,29 @@ def test_the_recipe_of_2017_scores_as_the_paper_says(phantom_images: Phantoms) -
     np.testing.assert_allclose(out.scores, 0.9 * residual + 0.1 * discrimination, rtol=1e-4)
 
 
-def test_held_out_patients_are_whole_and_never_trained_on(phantom_images: Phantoms) -> None:
+ALL_NETWORKS: dict[str, Any] = {"variance_steps": 3, "terms": {"residual_pca": 1.0, "uncertainty": 0.5}}
+
+
+@pytest.mark.parametrize("more", [{"redraw": 0.0, "encoder_steps": 0}, ALL_NETWORKS], ids=["game alone", "all"])
+def test_held_out_patients_are_whole_and_never_trained_on(phantom_images: Phantoms, more: dict[str, Any]) -> None:
     """Two films a patient: other films in the held-out ones' place leave the networks as they were."""
     films, groups = phantom_images(24, SIZE), np.arange(24, dtype=np.int64) // 2
-    one = small(steps=4, encoder_steps=0, checkpoint_every=4, redraw=0.0)
+    one = small(steps=4, checkpoint_every=4, **more)
     held = _held_out(groups, one.config.holdout, one.seed)
-    assert held.sum() == 6
-    assert len(set(groups[held])) == 3
+    assert held.sum() == 12
+    assert len(set(groups[held])) == 6
     assert not set(groups[held]) & set(groups[~held])
     other = films.copy()
     other[held] = other[held][:, :, ::-1]
     one.fit(ArraySource(films, groups))
-    two = small(steps=4, encoder_steps=0, checkpoint_every=4, redraw=0.0).fit(ArraySource(other, groups))
+    two = small(steps=4, checkpoint_every=4, **more).fit(ArraySource(other, groups))
     states = one._state(), two._state()
-    for name in states[0]:
-        if name.startswith(("generator/", "discriminator/")):
-            np.testing.assert_array_equal(states[0][name], states[1][name], err_msg=name)
+    learned = {name for name in states[0] if not name.startswith(("scoring/", "space/", "air"))}
+    assert {name.partition("/")[0] for name in learned} == {"generator", "discriminator"} | (
+        {"encoder", "head"} if more is ALL_NETWORKS else set()
+    )
+    for name in learned | {"air"}:
+        np.testing.assert_array_equal(states[0][name], states[1][name], err_msg=name)
     assert (states[0]["scoring/scale"] != states[1]["scoring/scale"]).any()
 
 
@@ -480,8 +541,73 @@ def test_too_few_patients_are_refused_with_the_fix(phantom_images: Phantoms) -> 
     films = phantom_images(6, SIZE)
     with pytest.raises(DataError, match="at least 4 patients"):
         small().fit(ArraySource(films, np.zeros(6, np.int64)))
-    with pytest.raises(DataError, match=r"keeps 2 of the normals.*components"):
-        small(steps=2, encoder_steps=1, components=20).fit(ArraySource(films))
+    with pytest.raises(
+        DataError, match=r"holds 3 of these 6 out.* 8 normal scans.*; 2 are too few.* 10 held out"
+    ) as told:
+        small().fit(ArraySource(films))
+    for part in ("about 20 ", "holdout=0.5", "detector.components", "detector.holdout", "detector.folds"):
+        assert part in str(told.value)
+
+
+def test_the_fewest_normals_accepted_scale_the_default_terms(phantom_images: Phantoms) -> None:
+    """Settings of the score as shipped: fewer are refused, and as many give terms that tell other normals apart."""
+    shipped = {name: AnoGanConfig.model_fields[name].get_default() for name in ("components", "terms", "folds")}
+    films, unseen = phantom_images(46, SIZE), phantom_images(76, SIZE)[46:]
+    with pytest.raises(DataError, match=r"residual_pca .*at least 18 .*; 17 are too few.* 23 held out, about 46 "):
+        small(steps=20, **shipped).fit(ArraySource(films[:45]))
+    detector = small(steps=20, **shipped).fit(ArraySource(films))
+    told = detector.score(unseen).terms
+    for (name, weight), (mean, sd) in zip(detector._scoring.weights.items(), detector._scoring.scale, strict=True):
+        z = (told[name] - mean) / sd
+        assert weight > 0
+        assert abs(z.mean()) < 2, name
+        assert 0.3 < z.std() < 3, name
+
+
+def test_elsewhere_dims_the_map_but_not_the_score(trained: tuple[AnoGan, Float32]) -> None:
+    detector, films = trained
+    dim, full = (rebuilt(detector, elsewhere=share) for share in (0.0, 1.0))
+    out, same = dim.score(films), full.score(films)
+    assert out.heatmaps is not None
+    assert same.heatmaps is not None
+    np.testing.assert_array_equal(out.scores, same.scores)
+    np.testing.assert_allclose(out.heatmaps, same.heatmaps * detector._air, rtol=1e-5, atol=1e-6)
+    for name, heat in out.term_maps.items():
+        np.testing.assert_allclose(heat, same.term_maps[name] * detector._air, rtol=1e-5, atol=1e-6)
+    assert out.heatmaps.mean() < 0.7 * same.heatmaps.mean()
+
+
+def test_maps_speak_of_the_lungs(trained: tuple[AnoGan, Float32]) -> None:
+    detector = trained[0]
+    seen = detector.mapped()
+    assert seen.dtype == np.bool_
+    assert 0.05 < seen.mean() < 0.5
+    assert detector._air[seen].min() >= 0.5 > detector._air[~seen].max()
+    assert rebuilt(detector, elsewhere=1.0).mapped().all()
+
+
+@pytest.mark.parametrize("left", ["both lungs", "one lung at the frame", "no lungs"])
+def test_where_not_both_lungs_are_found_nothing_is_dimmed_and_it_is_said(phantom_images: Phantoms, left: str) -> None:
+    films = phantom_images(24, SIZE)
+    if left == "no lungs":
+        films = films * np.float32(0.02) + np.linspace(-0.8, 0.8, SIZE, dtype=np.float32)
+    elif left == "one lung at the frame":
+        films = films.copy()
+        films[..., SIZE // 3 : 2 * SIZE // 3, : SIZE // 3] = -0.95  # as dark as a lung, and open to the frame
+    recorder = MemoryRecorder()
+    detector = small(steps=2, encoder_steps=1).fit(ArraySource(films), recorder=recorder)
+    said = [words for words in recorder.warnings if "elsewhere" in words]
+    if left == "both lungs":
+        assert said == []
+        assert detector._air.any()
+        return
+    (words,) = said
+    assert ("no lung was found in the left half" if "one" in left else "no lungs were found") in words
+    assert (detector._dimmed() == 1.0).all()
+    assert detector.mapped().all()
+    silent = MemoryRecorder()
+    small(steps=2, encoder_steps=1, elsewhere=1.0).fit(ArraySource(films), recorder=silent)
+    assert not any("elsewhere" in words for words in silent.warnings)
 
 
 def test_several_gpus_share_a_batch_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -501,10 +627,10 @@ def test_several_gpus_share_a_batch_out(monkeypatch: pytest.MonkeyPatch) -> None
 # settings
 
 
-@pytest.mark.parametrize("size", [24, 48, 8, 100])
+@pytest.mark.parametrize("size", [24, 48, 8, 16, 100])
 def test_a_size_it_cannot_draw_is_refused_with_the_fix(size: int) -> None:
     with pytest.raises(UsageError, match=rf"{size}.*--set size="):
-        small(size=size).fit(ArraySource(np.zeros((4, 1, size, size), np.float32)))
+        small(size=size)
 
 
 @pytest.mark.parametrize(

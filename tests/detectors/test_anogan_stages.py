@@ -61,6 +61,8 @@ def train(recorder: Recorder, name: str, start: float) -> Arrays:
         weights[0], weights[1] = weights[0] * 1.1 + step, weights[1] + weights[0]
         step += 1
         recorder.scalar(step, f"{name}_loss", weights[1])
+        if step == 2:
+            recorder.warn(f"{name} is sick")
         recorder.progress(step, LENGTHS[name], name)
         if step % 2 == 0 or step == LENGTHS[name]:
             recorder.images(step, np.zeros((1, 1, 4, 4), np.float32))
@@ -105,6 +107,7 @@ def test_a_fit_interrupted_anywhere_goes_on_bit_for_bit(stop_at: int) -> None:
     step = 0 if stopped.kept is None else stopped.kept[1]["step"]
     assert [row for row in straight.scalars if row[0] > step] == resumed.scalars
     assert len(resumed.said) == TICKS - step, "no finished stage runs again"
+    assert resumed.warnings == straight.warnings == [f"{name} is sick" for name in LENGTHS]
 
 
 def test_a_finished_fit_runs_nothing_again() -> None:
@@ -113,6 +116,7 @@ def test_a_finished_fit_runs_nothing_again() -> None:
     again = Kept(recorder.kept)
     same(whole, fit(again))
     assert again.said == again.scalars == []
+    assert again.warnings == recorder.warnings
 
 
 def test_steps_are_counted_on_and_progress_is_handed_through() -> None:
@@ -160,6 +164,17 @@ def test_a_stage_warns_through_the_recorder() -> None:
     assert recorder.warnings == ["the generator collapses"]
 
 
+def test_a_checkpoint_that_tells_of_no_warnings_is_gone_on_with() -> None:
+    stopped = Kept(stop_at=7)
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped)
+    assert stopped.kept is not None
+    del stopped.kept[1]["warnings"]
+    resumed = Kept(stopped.kept)
+    same(fit(Kept()), fit(resumed))
+    assert resumed.warnings == ["variance is sick"]
+
+
 @pytest.mark.parametrize("meta", [{"step": 20}, {"step": 3, "finished": [], "stage": "gan", "state": 4, "before": 0}])
 def test_a_checkpoint_without_stages_is_refused(meta: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="--overwrite"):
@@ -180,7 +195,9 @@ def test_the_history_on_disk_is_that_of_a_fit_never_interrupted(tmp_path: Path) 
     whole = fit(straight)
     with pytest.raises(KeyboardInterrupt):
         fit(Interrupted(tmp_path / "stopped", resume=False))
-    same(whole, fit(RunRecorder(tmp_path / "stopped", resume=True)))
+    resumed = RunRecorder(tmp_path / "stopped", resume=True)
+    same(whole, fit(resumed))
+    assert resumed.warnings == straight.warnings
     rows = []
     for name in ("straight", "stopped"):
         with (tmp_path / name / "history.csv").open(newline="", encoding="utf-8") as file:

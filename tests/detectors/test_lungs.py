@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from anomaly.config import PrepareConfig
-from anomaly.detectors.lungs import air_of
+from anomaly.detectors.lungs import air_of, doubt_of
 from anomaly.prepare.prepare import Preparation
 from anomaly.prepare.register import fit_template, small_copy
 from anomaly.records import Float32, Scan, ScanFile
@@ -30,6 +30,18 @@ def test_air_is_the_two_dark_basins_and_not_the_dark_around_the_body(side: int) 
     assert air[~cv2.dilate(lungs.astype(np.uint8), np.ones((around, around))).astype(bool)].max() < 0.05
     assert not air_of(np.full((side, side), 0.5, np.float32)).any(), "a flat film holds no air"
     assert not air_of((0.5 + 0.3 * x).astype(np.float32)).any(), "nor does a slope"
+
+
+@pytest.mark.parametrize(("moved", "doubt"), [(0.0, None), (-0.3, "left half"), (0.3, "right half")])
+def test_a_lung_that_reaches_the_frame_is_missed_and_said(moved: float, doubt: str | None) -> None:
+    y, x = np.mgrid[:64, :64] / 64
+    places = {-0.18: min(moved, 0.0), 0.18: max(moved, 0.0)}
+    lungs = sum((((x - 0.5 - at - by) / 0.12) ** 2 + ((y - 0.5) / 0.3) ** 2) < 1 for at, by in places.items())
+    air = air_of(np.where(lungs, 0.3, 0.7).astype(np.float32))
+    said = doubt_of(air)
+    assert air.any()
+    assert (said is None) if doubt is None else (said is not None and doubt in said)
+    assert "no lungs were found" in str(doubt_of(np.zeros_like(air)))
 
 
 @pytest.mark.parametrize("shape", [(31, 31), (64, 60), (64, 64, 1)])
@@ -74,3 +86,4 @@ def test_real_mean_films_show_a_lung_on_each_side_of_the_spine(normals: str, sha
     assert 0.5 < left / right < 2.0
     assert air[:, 31:33].mean() < 0.2
     assert air[-6:].mean() < 0.1, "the abdomen"
+    assert doubt_of(air) is None

@@ -21,7 +21,8 @@ TINY_GAN = tuple(
     for setting in (
         *("size=32", "detector.width=4", "detector.latent=8", "detector.batch=8", "detector.precision=fp32"),
         *("detector.steps=40", "detector.checkpoint_every=8", "detector.search_steps=2"),
-        *("detector.encoder_steps=8", "detector.components=1", "detector.holdout=0.5", "prepare.register=none"),
+        *("detector.encoder_steps=8", "detector.components=1", "detector.holdout=0.75", "prepare.register=none"),
+        "calibration.minimum=4",
     )
     for part in ("--set", setting)
 )

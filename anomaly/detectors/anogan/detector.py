@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -21,7 +22,7 @@ from anomaly.detectors.anogan.stages import Stages
 from anomaly.detectors.anogan.training import train
 from anomaly.detectors.anogan.uncertainty import VarianceTraining
 from anomaly.detectors.base import Detector, DetectorConfig
-from anomaly.detectors.lungs import air_of
+from anomaly.detectors.lungs import FEWEST, air_of, doubt_of
 from anomaly.errors import DataError, UsageError
 from anomaly.nets.dcgan import Discriminator, Generator, levels, plain
 from anomaly.nets.device import freeze, open_fabric, resolve_device, seeded, uses_bf16
@@ -59,6 +60,8 @@ class AnoGan(Detector):
         super().__init__(config, size=size, device=resolve_device(device), seed=seed)
         try:
             levels(size)
+            if size < FEWEST:
+                raise ValueError(f"lungs are not told from what surrounds them on fewer than {FEWEST} pixels a side")
         except ValueError as error:
             raise UsageError(f"anogan cannot work at size {size}: {error}. Use --set size=64.") from error
 
@@ -72,7 +75,10 @@ class AnoGan(Detector):
 
     @property
     def heat_unit(self) -> str:
-        """What one unit of heat is: "σ" or "σ²" where all terms with a weight are in it."""
+        """What one unit of heat is: "σ" or "σ²" if the first term with a weight is in it, the others scaled to it.
+
+        Terms that are not `standardise`d are not scaled: they have a unit only where all with a weight are in the same.
+        """
         return self._scoring.heat_unit
 
     def mapped(self) -> NDArray[np.bool_]:
@@ -80,15 +86,15 @@ class AnoGan(Detector):
         return self._dimmed() >= (1.0 + self.config.elsewhere) / 2.0
 
     def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
-        films = np.concatenate(list(images.batches()))
         held = _held_out(images.groups, self.config.holdout, self.seed)
-        self._enough(images.groups[held])
+        self._enough(images.groups, held)
+        films, kept = _parted(images, held)
         stages = Stages(recorder)
-        self._train(films[~held], films[held], stages)
-        self._air = air_of((films[~held].mean(axis=(0, 1)) + 1.0) / 2.0)
-        self._encoder = self._invert(films[~held], stages)
-        self._head = self._expect(films[~held], stages)
-        normals = join(list(self._matches(films[held])))
+        self._train(films, kept, stages)
+        self._air = self._breathed(films, recorder)
+        self._encoder = self._invert(films, stages)
+        self._head = self._expect(films, stages)
+        normals = join(self._matches(kept))
         self._space = FeatureSpace.fit(normals.scan_features[-1])
         try:
             self._scoring = Scoring.fit(
@@ -105,19 +111,35 @@ class AnoGan(Detector):
         except ValueError as error:
             raise DataError(f"anogan cannot scale its terms on {len(normals)} held-out normals: {error}") from error
 
-    def _enough(self, groups: Int64) -> None:
-        """Refuse before the training what the terms cannot be scaled on after it."""
+    def _enough(self, groups: Int64, held: NDArray[np.bool_]) -> None:
+        """Refuse before the training what the terms cannot be scaled on after it.
+
+        Raises:
+            DataError: Too few normals are held out, with how many it takes.
+        """
+        config = self.config
+        weights, settings, standardise, folds = config.terms, config.term_settings(), config.standardise, config.folds
         try:
             Scoring.check(
-                groups,
-                weights=self.config.terms,
-                settings=self.config.term_settings(),
-                standardise=self.config.standardise,
-                folds=self.config.folds,
-                seed=self.seed,
+                groups[held], weights=weights, settings=settings, standardise=standardise, folds=folds, seed=self.seed
             )
         except ValueError as error:
-            raise DataError(f"anogan keeps {len(groups)} of the normals to scale its terms on: {error}") from error
+            needed = Scoring.least(weights=weights, settings=settings, standardise=standardise, folds=folds)
+            raise DataError(
+                f"anogan scales its terms on normals that its networks do not see, and holds {held.sum()} of these "
+                f"{len(held)} out: {error} It takes {needed} held out, about {math.ceil(needed / config.holdout)} to "
+                f"train on in all at detector.holdout={config.holdout:g}: give more normals, or change "
+                "detector.components, detector.holdout or detector.folds."
+            ) from error
+
+    def _breathed(self, films: Float32, recorder: Recorder) -> Float32:
+        """Return where films (N, C, S, S) hold air, float32 (S, S); 0 everywhere, and a warning, if in doubt."""
+        air = air_of((films.mean(axis=(0, 1)) + 1.0) / 2.0)
+        doubt = doubt_of(air)
+        if doubt is None or self.config.elsewhere == 1.0:
+            return air
+        recorder.warn(f"{doubt}: maps show heat outside the lungs as strongly as inside (detector.elsewhere is unused)")
+        return np.zeros_like(air)
 
     def _train(self, films: Float32, held_out: Float32, stages: Stages) -> None:
         """Train generator, discriminator and, with `redraw`, a first encoder; or take what a stage before left."""
@@ -214,15 +236,13 @@ class AnoGan(Detector):
         if any(name.startswith("encoder/") for name in arrays):
             self._encoder = self._settle(_filled(self._new_encoder(channels), arrays, "encoder"))
 
-    def _chunks(self, films: Float32) -> list[tuple[Float32, int]]:
-        """Return films in chunks of `score_batch`, the last filled up with its last film, and how many are films."""
+    def _chunks(self, films: Float32) -> Iterator[tuple[Float32, int]]:
+        """Yield films in chunks of `score_batch`, the last filled up with its last film, and how many are films."""
         batch = self.config.score_batch
-        chunks = []
         for start in range(0, len(films), batch):
             chunk = films[start : start + batch]
             filling = np.repeat(chunk[-1:], batch - len(chunk), axis=0)
-            chunks.append((np.concatenate([chunk, filling]), len(chunk)))
-        return chunks
+            yield np.concatenate([chunk, filling]), len(chunk)
 
     def _matches(self, films: Float32) -> list[Match]:
         """Return held-out normals beside their twins, chunk by chunk, all of each square taken for film."""
@@ -323,6 +343,20 @@ def _held_out(groups: Int64, share: float, seed: int) -> NDArray[np.bool_]:
     count = min(max(2, round(share * len(patients))), len(patients) - 2)
     drawn = np.random.default_rng((seed, 1)).permutation(patients)[:count]
     return np.isin(groups, drawn)
+
+
+def _parted(images: ImageSource, held: NDArray[np.bool_]) -> tuple[Float32, Float32]:
+    """Return the films the networks see and those held out, float32 (N, C, S, S) each, no film in memory twice."""
+    shape = next(images.batches(1)).shape[1:]
+    films, kept = (np.empty((int(own.sum()), *shape), np.float32) for own in (~held, held))
+    done = 0
+    for batch in images.batches():
+        out = held[done : done + len(batch)]
+        before = int(held[:done].sum())
+        kept[before : before + int(out.sum())] = batch[out]
+        films[done - before : done - before + int((~out).sum())] = batch[~out]
+        done += len(batch)
+    return films, kept
 
 
 def _arrays(nets: dict[str, nn.Module]) -> Arrays:

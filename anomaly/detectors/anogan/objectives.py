@@ -61,7 +61,10 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
     "hinge": Objective("spectral", (0.0, 0.99), 0.0, _hinge, _raise),
     "wgan-gp": Objective("layer", (0.0, 0.9), 10.0, _wasserstein, _raise),
 }
-"""Radford et al. 2016 · Miyato et al. 2018 with spectral norm · Gulrajani et al. 2017, as f-AnoGAN is trained."""
+"""Radford et al. 2016 · Miyato et al. 2018 with spectral norm · Gulrajani et al. 2017, as f-AnoGAN is trained.
+
+The betas of hinge are ours: Miyato et al. use (0, 0.9).
+"""
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor) -> Tensor:

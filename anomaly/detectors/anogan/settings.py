@@ -52,7 +52,8 @@ class AnoGanConfig(DetectorConfig):
     """Share of the training patients the networks do not see: they choose the checkpoint and scale the terms."""
 
     encoder_steps: int = Field(default=1000, ge=0)
-    """izi_f steps of the encoder beside the finished generator; 0 starts every search from z = 0."""
+    """izi_f steps of the encoder beside the finished generator; 0 keeps the encoder of `redraw`, or, without one, every
+    search starts from z = 0."""
     encoder_rate: float = Field(default=2e-4, gt=0)
     kappa: float = Field(default=1.0, ge=0)
     """Weight of the feature term in izi_f."""
@@ -60,7 +61,7 @@ class AnoGanConfig(DetectorConfig):
     """Steps of the variance head, trained where the term `uncertainty` is listed."""
 
     search_steps: int = Field(default=30, ge=0)
-    """Most Adam steps on z a start; 0 takes the encoder's z as it is; 500 in Schlegl et al."""
+    """Most Adam steps on z a start; 0 takes the encoder's z as it is, and needs one; 500 in Schlegl et al."""
     search_rate: float = Field(default=0.1, gt=0)
     search_residual: Literal["l1", "l2"] = "l2"
     weight: float = Field(default=0.0, ge=0, le=1)
@@ -108,6 +109,11 @@ class AnoGanConfig(DetectorConfig):
     @model_validator(mode="after")
     def _known(self) -> Self:
         ordered(self.terms)
+        if not (self.search_steps or self.restarts or self.redraw or self.encoder_steps):
+            raise ValueError(
+                "search_steps is 0 and there is no encoder, so every scan would have the same twin: search some steps, "
+                "or train an encoder (encoder_steps or redraw above 0)."
+            )
         return self
 
     @property

@@ -26,7 +26,7 @@ class Stages:
     `stage(name)` for its recorder and `finish(name, …)` it.
 
     Args:
-        recorder: The fit's; its checkpoint, where it has one, is read at once.
+        recorder: The fit's; its checkpoint, where it has one, is read at once and its warnings are said again.
 
     Raises:
         DataError: The checkpoint is not one of stages.
@@ -38,6 +38,7 @@ class Stages:
         self._interrupted: tuple[str, Arrays, dict[str, Any]] | None = None
         self._before = 0  # steps of the finished stages
         self._furthest = 0  # step of the running stage
+        self._warnings: list[str] = []
         kept = recorder.restore()
         if kept is not None:
             self._take(*kept)
@@ -73,6 +74,8 @@ class Stages:
                 "The checkpoint was written by another version of this program: fit again with --overwrite."
             ) from error
         self._finished = {name: _under(arrays, f"{_FINISHED}/{name}/") for name in finished}
+        for words in meta.get("warnings", []):
+            self._warn(str(words))
         if stage is not None:
             self._interrupted = (str(stage), _under(arrays, f"{_RUNNING}/"), state)
             self._furthest = int(state["step"])
@@ -87,6 +90,11 @@ class Stages:
         self._furthest = max(self._furthest, step)
         return self._before + step
 
+    def _warn(self, words: str) -> None:
+        """Warn, now and whenever the fit is gone on with: a stage that has finished does not say it again."""
+        self._warnings.append(words)
+        self._recorder.warn(words)
+
     def _checkpoint(self, name: str | None, step: int, arrays: Arrays, state: Mapping[str, Any]) -> None:
         kept = {f"{_RUNNING}/{key}": array for key, array in arrays.items()}
         for stage, left in self._finished.items():
@@ -97,6 +105,7 @@ class Stages:
             "state": dict(state),
             "finished": list(self._finished),
             "before": self._before,
+            "warnings": list(self._warnings),
         }
         self._recorder.checkpoint(kept, meta)
 
@@ -122,8 +131,8 @@ class _Stage:
         self._recorder.progress(done, total, what)
 
     def warn(self, words: str) -> None:
-        """Hand a warning on."""
-        self._recorder.warn(words)
+        """Hand a warning on, and keep it."""
+        self._stages._warn(words)
 
     def checkpoint(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         """Keep this stage's state beside what the finished ones left; `meta` holds its own `step`."""

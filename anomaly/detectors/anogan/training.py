@@ -24,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomaly.detectors.anogan.augment import Augmentation
 from anomaly.detectors.anogan.objectives import OBJECTIVES, ObjectiveName, gradient_penalty
-from anomaly.detectors.anogan.watch import Health, Watch, stop_if_dead
+from anomaly.detectors.anogan.watch import Watch, stop_if_dead
 from anomaly.errors import UsageError
 from anomaly.nets.dcgan import Discriminator, Generator, recompute_batch_norm
 from anomaly.nets.device import seeded
@@ -138,6 +138,8 @@ class Training:
             recorder.progress(self.step, settings.steps, "training")
             if self.step % settings.checkpoint_every == 0 or last:
                 self._take_stock(watch, shown, recorder)
+                if last:
+                    self._judge_kept(watch, recorder)
                 recorder.checkpoint(self._state(), {"step": self.step, "best": [self.best.step, self.best.error]})
 
     def _advance(self, films: Tensor) -> dict[str, Tensor]:
@@ -202,16 +204,16 @@ class Training:
         if health.reconstruction < self.best.error:
             self.best = Best(self.step, health.reconstruction)
             self.kept = now
-        self._judge(health, recorder)
+        if self.step >= max(_TIME_TO_LEARN, self.settings.steps // 2):
+            stop_if_dead(health, self.step)
 
-    def _judge(self, health: Health, recorder: Recorder) -> None:
-        """Warn of a sick generator once it has had the time to learn; stop a dead one."""
-        if self.step < max(_TIME_TO_LEARN, self.settings.steps // 2):
-            return
-        stop_if_dead(health, self.step)
+    def _judge_kept(self, watch: Watch, recorder: Recorder) -> None:
+        """Record which step was kept, and warn of its generator if it is sick, whatever became of those after it."""
+        recorder.scalar(self.step, "kept_step", self.best.step)
+        health = watch.examine(self.kept.generator, self.discriminator, self._noise(_EXAMINED, purpose=3))
         words = health.words()
         if words is not None:
-            recorder.warn(f"step {self.step} of the training: {words}")
+            recorder.warn(f"the generator that was kept, that of step {self.best.step} of the training: {words}")
 
     def _choose(self, count: int, turn: int) -> Tensor:
         """Return the film indices of this turn: each epoch is its own shuffle, without its incomplete last batch."""

@@ -70,8 +70,8 @@ class VarianceTraining:
 
     @torch.no_grad()
     def _missed(self, films: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the generator's hidden map of each film and r^2 (N, S, S), r the mean residual over channels."""
+        """Return the generator's hidden map of each film and its squared residual, mean over channels, (N, S, S)."""
         with self.fabric.autocast():
             hidden = self.generator.hidden(latents)
             twins = self.generator.layers[-2:](hidden).float()
-        return hidden, (films - twins).mean(dim=1) ** 2
+        return hidden, ((films - twins) ** 2).mean(dim=1)

@@ -7,6 +7,7 @@ learnt nothing, or the training films by heart, redraws held-out normals no bett
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -42,10 +43,12 @@ class Health:
     @property
     def dead(self) -> bool:
         """Whether nothing can come of this any more."""
-        return not self.diversity >= _DEAD
+        return not self.diversity >= _DEAD  # NaN too
 
     def words(self) -> str | None:
         """Return what is wrong, or None."""
+        if not (math.isfinite(self.diversity) and math.isfinite(self.reconstruction)):
+            return "what it draws are no numbers"
         if self.diversity < _POOR:
             return (
                 f"its samples differ {self.diversity:.2f} times as much from one another as normals do: the generator "

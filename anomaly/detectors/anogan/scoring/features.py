@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.detectors.anogan.scoring.match import Match
 from anomaly.detectors.anogan.scoring.settings import TermSettings
-from anomaly.detectors.anogan.scoring.term import Term, take
+from anomaly.detectors.anogan.scoring.term import ENOUGH, Term, take
 from anomaly.detectors.normality import LEAST
 from anomaly.prepare.resize import resize
 from anomaly.records import Float32
@@ -32,6 +32,8 @@ class FeaturesRaw(Term):
     The map tells where these differences lie; its mean over the film is the mean over all features.
     """
 
+    compares_features: ClassVar[bool] = True
+
     def maps(self, match: Match) -> Float32:
         """Return float32 (N, S, S) >= 0."""
         places = np.abs(match.differences(_COARSEST)).mean(axis=1)
@@ -45,8 +47,15 @@ class Features(Term):
     `mean`, `spread`: float32 (F,) of normals. The map tells where differences lie; its mean over the film is the term.
     """
 
+    compares_features: ClassVar[bool] = True
+
     mean: Float32
     spread: Float32
+
+    @classmethod
+    def least(cls, settings: TermSettings) -> int:  # noqa: ARG003 (the same for all)
+        """Return how many normals it must be fitted on."""
+        return ENOUGH
 
     @classmethod
     def fit(cls, normals: Match, settings: TermSettings) -> Self:
@@ -95,8 +104,15 @@ class FeaturesMap(Term):
     holds up those that few normals tell too small.
     """
 
+    compares_features: ClassVar[bool] = True
+
     mean: Float32
     spread: Float32
+
+    @classmethod
+    def least(cls, settings: TermSettings) -> int:  # noqa: ARG003 (the same for all)
+        """Return how many normals it must be fitted on."""
+        return ENOUGH
 
     @classmethod
     def fit(cls, normals: Match, settings: TermSettings) -> Self:

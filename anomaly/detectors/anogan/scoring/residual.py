@@ -17,7 +17,7 @@ import numpy as np
 
 from anomaly.detectors.anogan.scoring.match import Match
 from anomaly.detectors.anogan.scoring.settings import Direction, TermSettings
-from anomaly.detectors.anogan.scoring.term import Term, take
+from anomaly.detectors.anogan.scoring.term import ENOUGH, Term, take
 from anomaly.detectors.anogan.scoring.usual import Deviation, Usual, directed, mean_shown, unit_of
 from anomaly.detectors.normality import blur
 from anomaly.records import Float32, Float64
@@ -70,32 +70,20 @@ class ResidualPca(Term):
     components: Float32
 
     @classmethod
-    def check(cls, normals: int, settings: TermSettings) -> None:
-        """Refuse no more normals than components.
-
-        Raises:
-            ValueError: They are too few.
-        """
-        if normals <= settings.components:
-            raise ValueError(
-                f"residual_pca fits {settings.components} components and needs more normal scans than that, patients "
-                f"held out in turn; {normals} are too few: give more normals, or a smaller number of components."
-            )
+    def least(cls, settings: TermSettings) -> int:
+        """Return how many normals it must be fitted on: those components and lines leave nothing of tell no spread."""
+        return ENOUGH + 2 * (settings.components - 1)
 
     @classmethod
     def fit(cls, normals: Match, settings: TermSettings) -> Self:
-        """Learn the components, then what the blurred rest is at each pixel.
-
-        Raises:
-            ValueError: Not more normals than components.
-        """
-        cls.check(len(normals), settings)
+        """Learn the components, then what the blurred rest is at each pixel."""
         residual = normals.residual()
         mean = mean_shown(residual, normals)
         centred = normals.masked(residual - mean).reshape(len(normals), -1)
         mean, components = mean.ravel(), _principal(centred, settings.components)
         rest = _rest(normals, mean, components)
-        return cls(settings, Usual.fit(blur(rest, settings.residual_sigma), normals, settings), mean, components)
+        blurred = blur(rest, settings.residual_sigma)
+        return cls(settings, Usual.fit(blurred, normals, settings, removed=settings.components), mean, components)
 
     def maps(self, match: Match) -> Float32:
         """Return float32 (N, S, S) in sigma, or its square; signed if `direction` is."""

@@ -6,7 +6,7 @@ Schlegl et al. 2017, eq. 7: A(x) = (1 - lambda) R(x) + lambda D(x), with any ter
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,12 +69,20 @@ class Scoring:
         Raises:
             ValueError: They are too few.
         """
-        fewest = len(groups)
+        fewest, left = len(groups), ""
         if standardise:
-            dealt = _dealt(groups, folds, seed)
-            fewest -= int(np.bincount(dealt).max())
+            fewest -= int(np.bincount(_dealt(groups, folds, seed)).max())
+            left = ", those of some patients left out in turn"
         for name in ordered(weights):
-            TERMS[name].check(fewest, settings)
+            least = TERMS[name].least(settings)
+            if fewest < least:
+                raise ValueError(f"{name} must be fitted on at least {least} normal scans{left}; {fewest} are too few.")
+
+    @staticmethod
+    def least(*, weights: Mapping[str, float], settings: TermSettings, standardise: bool, folds: int) -> int:
+        """Return how many normals, one a patient, `fit` takes at the least."""
+        least = max(TERMS[name].least(settings) for name in ordered(weights))
+        return -(-least * folds // (folds - 1)) if standardise else least
 
     @classmethod
     def fit(
@@ -107,7 +115,10 @@ class Scoring:
             ValueError: An unknown term, weights that are negative or all 0, normals that are too few, that lack what
                 a term compares, or that a weighted term does not tell apart.
         """
+        cls.check(groups, weights=weights, settings=settings, standardise=standardise, folds=folds, seed=seed)
         listed = ordered(weights)
+        if not any(TERMS[name].compares_features for name in listed):
+            normals = replace(normals, scan_features=(), twin_features=())  # large, and copied for every fold
         scale = np.tile(np.array([0.0, 1.0], np.float32), (len(listed), 1))
         if standardise:
             held_out = np.empty((len(listed), len(normals)), np.float32)

@@ -19,9 +19,9 @@ class TermSettings:
     compared with normal films exposed like them, up to so many standard deviations; 0: with all alike.
     """
 
-    residual_sigma: float = 0.06
-    components: int = 8
-    direction: Direction = "positive"
-    window: float = 0.08
-    floor: float = 0.25
-    exposure_limit: float = 2.5
+    residual_sigma: float
+    components: int
+    direction: Direction
+    window: float
+    floor: float
+    exposure_limit: float

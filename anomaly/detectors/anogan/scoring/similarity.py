@@ -49,7 +49,8 @@ def _dissimilarity(match: Match, window: float, *, luminance: bool) -> Float32:
         variances = mean(x * x) - mean_x * mean_x + mean(y * y) - mean_y * mean_y
         likeness = (2.0 * (mean(x * y) - mean_x * mean_y) + _C2) / (variances + _C2)
         if luminance:
-            likeness *= (2.0 * mean_x * mean_y + _C1) / (mean_x * mean_x + mean_y * mean_y + _C1)
+            grey_x, grey_y = mean_x + 1.0, mean_y + 1.0  # the factor is made for grey values from 0 up
+            likeness *= (2.0 * grey_x * grey_y + _C1) / (grey_x * grey_x + grey_y * grey_y + _C1)
         maps[row] = 1.0 - likeness
     return match.masked(np.maximum(maps, np.float32(0.0)))  # rounding takes a perfect likeness a little above 1
 

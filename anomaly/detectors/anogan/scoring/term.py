@@ -5,17 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 from anomaly.detectors.anogan.scoring.match import Match
 from anomaly.detectors.anogan.scoring.settings import TermSettings
 from anomaly.records import Float32
 from anomaly.runs import Arrays
 
+ENOUGH = 8
+"""Normals on which a mean and a spread are of use: with fewer, one of others may lie any number of spreads away."""
+
 
 @dataclass(frozen=True, slots=True)
 class Term(ABC):
     """A score term that learns nothing; one that does adds fields and its own `fit`, `to_arrays` and `from_arrays`."""
+
+    compares_features: ClassVar[bool] = False
+    """Whether it looks at a match's features."""
 
     settings: TermSettings
 
@@ -24,21 +30,16 @@ class Term(ABC):
         """Learn what is normal.
 
         Raises:
-            ValueError: The normals lack what the term compares, or are too few.
+            ValueError: The normals lack what the term compares.
         """
         term = cls(settings)
         term.maps(normals.of(slice(0, 1)))  # what scans lack, normals lack: better said now than when scoring
         return term
 
     @classmethod
-    def check(cls, normals: int, settings: TermSettings) -> None:  # noqa: ARG003
-        """Refuse a number of normals that this term cannot be fitted on with these settings.
-
-        Raises:
-            ValueError: They are too few.
-        """
-        if normals < 1:
-            raise ValueError("terms are fitted on normal scans, and there is none: give more normals.")
+    def least(cls, settings: TermSettings) -> int:  # noqa: ARG003 (nothing is learned)
+        """Return how many normals it must be fitted on for what it learns to hold for others."""
+        return 1
 
     @abstractmethod
     def maps(self, match: Match) -> Float32:

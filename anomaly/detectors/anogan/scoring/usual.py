@@ -11,7 +11,7 @@ import numpy as np
 
 from anomaly.detectors.anogan.scoring.match import Match
 from anomaly.detectors.anogan.scoring.settings import Direction, TermSettings
-from anomaly.detectors.anogan.scoring.term import Term, take
+from anomaly.detectors.anogan.scoring.term import ENOUGH, Term, take
 from anomaly.detectors.normality import ROWS, deviations, fit_normal, known_exposure, standard
 from anomaly.records import Float32
 from anomaly.runs import Arrays
@@ -26,8 +26,11 @@ class Usual:
     limit: float
 
     @classmethod
-    def fit(cls, values: Float32, normals: Match, settings: TermSettings) -> Usual:
+    def fit(cls, values: Float32, normals: Match, settings: TermSettings, *, removed: int = 0) -> Usual:
         """Learn from maps (N, S, S) of normals, at each pixel from those that show film there.
+
+        Of the same normals' maps `removed` components were taken out before, as the line is here: the spread is that
+        of other normals, which neither was fitted to, so N must be larger than both together.
 
         The others take the mean's place, which flattens the line and is made up for in the spread; where none shows
         film the spread is infinite, so that nothing there is unusual.
@@ -36,6 +39,8 @@ class Usual:
         known, limit = known_exposure(told), settings.exposure_limit
         filled = np.where(normals.inside, values, mean_shown(values, normals))
         pixels = fit_normal(filled, standard(told, known, limit), settings.floor)
+        fitted = removed + (3 if limit else 1)  # numbers a pixel; at limit 0 the line is level
+        pixels[-1] *= np.sqrt(len(values) / (len(values) - fitted))
         share = normals.inside.mean(axis=0).ravel()
         seen = share > 0
         pixels[-1, seen] /= np.sqrt(share[seen])
@@ -76,6 +81,11 @@ class Deviation(Term):
     def direction(self) -> Direction:
         """Which deviations count: those above what is usual, squared where all are."""
         return "squared_positive" if self.settings.direction == "squared_positive" else "positive"
+
+    @classmethod
+    def least(cls, settings: TermSettings) -> int:  # noqa: ARG003 (the same for all)
+        """Return how many normals it must be fitted on."""
+        return ENOUGH
 
     @classmethod
     def fit(cls, normals: Match, settings: TermSettings) -> Self:
