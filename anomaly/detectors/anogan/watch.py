@@ -10,7 +10,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -74,13 +74,14 @@ class Watch:
         self._films = held_out[:: -(-len(held_out) // _FILMS)]
         self._usual = float(((self._films - mean) ** 2).mean())
         self._spread = _spread(self._films)
+        self._search = replace(_SEARCH, slots=min(_SEARCH.slots, len(self._films)))
 
     def examine(self, generator: Generator, discriminator: Discriminator, latents: Tensor) -> Health:
         """Measure a generator in eval mode by its samples from `latents` (N, latent) and by the held-out normals."""
         with torch.no_grad():
             samples = generator(latents).float()
         first = torch.zeros(len(self._films), generator.latent, device=latents.device)
-        found = search(generator, discriminator, self._films, first, _SEARCH, seed=0, autocast=_as_it_is())
+        found = search(generator, discriminator, self._films, first, self._search, seed=0, autocast=_as_it_is())
         with torch.no_grad():
             error = float(((generator(found.z).float() - self._films) ** 2).mean())
         return Health(_spread(samples) / max(self._spread, 1e-12), error / max(self._usual, 1e-12))
