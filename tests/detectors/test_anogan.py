@@ -14,6 +14,7 @@ from torch import Tensor
 from anomaly.config import validate
 from anomaly.detectors.anogan.augment import Augmentation
 from anomaly.detectors.anogan.detector import AnoGan, _held_out
+from anomaly.detectors.anogan.draws import batch_of
 from anomaly.detectors.anogan.objectives import OBJECTIVES, gradient_penalty
 from anomaly.detectors.anogan.settings import AnoGanConfig
 from anomaly.detectors.anogan.training import Best, Training
@@ -353,12 +354,11 @@ def training_of(detector: AnoGan) -> Training:
 
 
 def test_every_epoch_sees_every_film_once_in_another_order() -> None:
-    training = training_of(small(batch=5))
     epochs = []
     for epoch in range(2):
         seen: list[int] = []
         for turn in range(4):
-            seen += training._choose(20, 4 * epoch + turn).tolist()
+            seen += batch_of(20, 5, 4 * epoch + turn, 3).tolist()
         assert sorted(seen) == list(range(20))
         epochs.append(seen)
     assert epochs[0] != epochs[1]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from anomaly.detectors.anogan.draws import batch_of
 from anomaly.errors import UsageError
 from anomaly.runs import Arrays, Recorder
 
@@ -65,7 +66,7 @@ class Descent:
         self.net.train()
         while self.step < settings.steps:
             self.optimiser.zero_grad(set_to_none=True)
-            loss = loss_of(self.wrapped, self._choose(count))
+            loss = loss_of(self.wrapped, batch_of(count, settings.batch, self.step, self.seed))
             self.fabric.backward(loss)
             self.optimiser.step()
             self.step += 1
@@ -88,13 +89,6 @@ class Descent:
                 f"The training of the {self.name} died at step {self.step}: its loss is {loss}. Try a smaller learning "
                 "rate or detector.precision=fp32."
             )
-
-    def _choose(self, count: int) -> Tensor:
-        """Return the film indices of this step: each epoch is its own shuffle, without its incomplete last batch."""
-        batch = min(self.settings.batch, count)
-        epoch, position = divmod(self.step, count // batch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(count)
-        return torch.from_numpy(order[position * batch : (position + 1) * batch])
 
     def _state(self) -> Arrays:
         arrays = {f"net/{key}": value.cpu().numpy() for key, value in self.net.state_dict().items()}

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from anomaly.detectors.anogan.draws import under
 from anomaly.detectors.anogan.features import FeatureSpace
 from anomaly.detectors.anogan.invert import EncoderTraining
 from anomaly.detectors.anogan.scoring.match import Match, join
@@ -316,9 +317,9 @@ class AnoGan(Detector):
         self._air = arrays["air"]
         if self._air.shape != (self.size, self.size):
             raise ValueError(f"air of shape {self._air.shape}")
-        self._space = FeatureSpace.from_arrays(_under(arrays, "space"))
+        self._space = FeatureSpace.from_arrays(under(arrays, "space"))
         self._scoring = Scoring.from_arrays(
-            _under(arrays, "scoring"),
+            under(arrays, "scoring"),
             weights=self.config.terms,
             settings=self.config.term_settings(),
             pooling=self.config.pooling,
@@ -364,13 +365,8 @@ def _arrays(nets: dict[str, nn.Module]) -> Arrays:
 
 
 def _filled(net: Net, arrays: Arrays, part: str) -> Net:
-    net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in _under(arrays, part).items()})
+    net.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in under(arrays, part).items()})
     return net
-
-
-def _under(arrays: Arrays, prefix: str) -> Arrays:
-    start = prefix + "/"
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def _numpy(tensor: Tensor) -> Float32:

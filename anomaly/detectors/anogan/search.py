@@ -42,7 +42,7 @@ class SearchSettings:
     2017) or squared ("l2", f-AnoGAN) difference. The last term is the prior N(0, I). At radius 0 it is minus its log
     density: the most probable z is sought, and what the generator can only draw far out, as a lesion, is left out of
     the twin. At radius 1 it is the shell on which the prior's draws lie: z keeps its direction and its distance.
-    Radius 0 detects better: a twin a little too near the mean chest costs less than one that follows the lesion.
+    The recipe takes radius 0: a twin a little too near the mean chest should cost less than one that follows a lesion.
     """
 
     steps: int

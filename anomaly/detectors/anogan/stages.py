@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from anomaly.detectors.anogan.draws import under
 from anomaly.errors import DataError
 from anomaly.records import Float32
 from anomaly.runs import Arrays, Recorder
@@ -73,11 +74,11 @@ class Stages:
             raise DataError(
                 "The checkpoint was written by another version of this program: fit again with --overwrite."
             ) from error
-        self._finished = {name: _under(arrays, f"{_FINISHED}/{name}/") for name in finished}
+        self._finished = {name: under(arrays, f"{_FINISHED}/{name}") for name in finished}
         for words in meta.get("warnings", []):
             self._warn(str(words))
         if stage is not None:
-            self._interrupted = (str(stage), _under(arrays, f"{_RUNNING}/"), state)
+            self._interrupted = (str(stage), under(arrays, _RUNNING), state)
             self._furthest = int(state["step"])
 
     def _restore(self, name: str) -> tuple[Arrays, dict[str, Any]] | None:
@@ -141,7 +142,3 @@ class _Stage:
     def restore(self) -> tuple[Arrays, dict[str, Any]] | None:
         """Return this stage's state if it was the one interrupted, else None."""
         return self._stages._restore(self._name)
-
-
-def _under(arrays: Arrays, prefix: str) -> Arrays:
-    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomaly.detectors.anogan.augment import Augmentation
+from anomaly.detectors.anogan.draws import batch_of, under
 from anomaly.detectors.anogan.objectives import OBJECTIVES, ObjectiveName, gradient_penalty
 from anomaly.detectors.anogan.watch import Watch, stop_if_dead
 from anomaly.errors import UsageError
@@ -148,7 +149,7 @@ class Training:
         last = (self.step + 1) * settings.critic_steps - 1
         for turn in range(self.step * settings.critic_steps, last + 1):
             random = self._random(turn, purpose=2)
-            real = self.fabric.to_device(films[self._choose(len(films), turn)])
+            real = self.fabric.to_device(films[batch_of(len(films), settings.batch, turn, self.seed)])
             with torch.set_grad_enabled(turn == last):
                 latents = self._noise(len(real), turn=turn)
                 if self.encoder is not None:
@@ -215,13 +216,6 @@ class Training:
         if words is not None:
             recorder.warn(f"the generator that was kept, that of step {self.best.step} of the training: {words}")
 
-    def _choose(self, count: int, turn: int) -> Tensor:
-        """Return the film indices of this turn: each epoch is its own shuffle, without its incomplete last batch."""
-        batch = min(self.settings.batch, count)
-        epoch, position = divmod(turn, count // batch)
-        order = np.random.default_rng((self.seed, epoch)).permutation(count)
-        return torch.from_numpy(order[position * batch : (position + 1) * batch])
-
     def _random(self, turn: int, *, purpose: int) -> torch.Generator:
         """Return a generator of random numbers on the CPU, for one turn and purpose."""
         state = int(np.random.SeedSequence((self.seed, purpose, turn)).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -275,10 +269,10 @@ class Training:
 
     def _restore(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         for part, net in self._parts().items():
-            net.load_state_dict(_under(arrays, part))
+            net.load_state_dict(_tensors(arrays, part))
         for name, optimiser in self.optimisers.items():
             state: dict[int, dict[str, Tensor]] = {}
-            for key, value in _under(arrays, name).items():
+            for key, value in _tensors(arrays, name).items():
                 index, _, moment = key.partition("/")
                 state.setdefault(int(index), {})[moment] = value
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
@@ -298,9 +292,8 @@ def _strangeness(latents: Tensor) -> Tensor:
     return (latents.mean(dim=0) ** 2).mean() + ((latents.var(dim=0) - 1.0) ** 2).mean()
 
 
-def _under(arrays: Arrays, prefix: str) -> dict[str, Tensor]:
-    start = prefix + "/"
-    return {key.removeprefix(start): torch.from_numpy(array) for key, array in arrays.items() if key.startswith(start)}
+def _tensors(arrays: Arrays, part: str) -> dict[str, Tensor]:
+    return {key: torch.from_numpy(array) for key, array in under(arrays, part).items()}
 
 
 def train(
