@@ -5,6 +5,9 @@ UV := .venv/bin/uv
 # `make install CPU=1` takes the small CPU-only wheels of torch where that index can be reached.
 BACKEND := $(if $(CPU),--torch-backend cpu,)
 
+# Processes the tests are dealt out to, a file at a time.
+JOBS ?= 2
+
 .PHONY: install lock demo test check lint types wheel bench clean
 
 install: .venv/installed
@@ -24,7 +27,7 @@ demo: install
 	$(PY) -m anomaly demo --output demo --overwrite
 
 test: install
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q --numprocesses $(JOBS) --dist loadscope
 
 lint: install
 	$(PY) -m ruff format --check .

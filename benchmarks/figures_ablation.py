@@ -32,6 +32,7 @@ PARTS = {
     "directions": "directions",
 }
 BESIDE = {"contrast_deficit": "the scan's own contrast", "atlas": "atlas"}
+MEAN_FILM = "the mean film, score fitted on it"
 OWN_MINUS_MEAN = "own twins minus the mean film"
 ALLOWED = 30
 """Minutes that a training may take (issue 5)."""
@@ -54,6 +55,7 @@ def page() -> list[str]:
         *cells(result),
         *clahe(result),
         *swaps(result),
+        *longer(result),
         *left_out(result),
         *beside(result),
         *terms(result),
@@ -201,18 +203,51 @@ def swaps(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def longer(result: dict[str, Any]) -> list[str]:
+    """Return what a longer training of the default comes to."""
+    lines = []
+    for data_set, found in result["longer"].items():
+        tasks = SETS[data_set]
+        rows = []
+        for cell, exchanged in (
+            (result["cells"][f"{data_set}-default"], result["swaps"][data_set]),
+            (found, found["swaps"]),
+        ):
+            minus, kept = cell.get("default_minus_it"), cell["health"]["step"]
+            by_mean = exchanged["score"][MEAN_FILM]["own_minus_it"]
+            rows.append(
+                [
+                    f"{cell['steps']:,} steps, {cell['seconds']['processor'] / 60:.0f} min; kept: {kept:,}",
+                    f"{cell['health']['reconstruction']:.3f}",
+                    *areas(cell["score"], tasks),
+                    *(difference(minus[task]) if minus else "" for task in tasks),
+                    *(difference(by_mean[task]) for task in tasks),
+                ]
+            )
+        head = ["", "error of held-out normals redrawn (mean film 1)", *(TASKS[task] for task in tasks)]
+        head += [f"the recipe minus it: {TASKS[task]}" for task in tasks]
+        head += [f"own twin minus the mean film: {TASKS[task]}" for task in tasks]
+        lines += ["", f"### A longer training: {TITLES[data_set]}", "", *plain_table(head, rows)]
+    return lines
+
+
 def over_draws(found: dict[str, Any]) -> str:
     return f"{found['median']:+.3f} ({found['min']:+.3f} to {found['max']:+.3f})"
 
 
 def of_the_mean_film(result: dict[str, Any], data_set: str) -> str:
     """Return whether the generated twin earns its place against the mean film, as the interval has it."""
-    found = result["swaps"][data_set]["score"]["the mean film, score fitted on it"]["own_minus_it"][SETS[data_set][0]]
+    found = result["swaps"][data_set]["score"][MEAN_FILM]["own_minus_it"][SETS[data_set][0]]
     minutes = result["cells"][f"{data_set}-default"]["seconds"]["processor"] / 60
-    return (
+    told = (
         f"On {TITLES[data_set]} the generated twin {verdict(found)} the mean film in its place (AUROC "
-        f"{difference(found)}); training took {minutes:.0f} of the {ALLOWED} minutes allowed."
+        f"{difference(found)}); training took {minutes:.0f} of the {ALLOWED} minutes allowed"
     )
+    if data_set not in result["longer"]:
+        return f"{told}."
+    more = result["longer"][data_set]
+    minus = more["swaps"]["score"][MEAN_FILM]["own_minus_it"][SETS[data_set][0]]
+    return f"{told}; after {more['seconds']['processor'] / 60:.0f} it {verdict(minus)} it ({difference(minus)})."
 
 
 def verdict(found: dict[str, Any]) -> str:
@@ -220,6 +255,20 @@ def verdict(found: dict[str, Any]) -> str:
     if found["low"] > 0:
         return "beats"
     return "does worse than" if found["high"] < 0 else "cannot be told from"
+
+
+def untrained(result: dict[str, Any]) -> list[str]:
+    """Return what is left of the score with networks that have hardly been trained, one line for the README."""
+    told = []
+    for data_set, (task, *_) in SETS.items():
+        cell = result["cells"][f"{data_set}-untrained"]
+        if "missing" not in cell and "default_minus_it" in cell:
+            minus = difference(cell["default_minus_it"][task])
+            told.append(f"{TASKS[task]} {area(cell['score'][task])}, the recipe minus it {minus}")
+            steps = cell["steps"]
+    if not told:
+        return []
+    return [f"* `anogan` with its networks stopped after {steps} steps: {'; '.join(told)}."]
 
 
 def left_out(result: dict[str, Any]) -> list[str]:
@@ -296,6 +345,7 @@ def readme() -> list[str]:
         )
         lines.append(f"* AUROC of `anogan` with each scan's own twin minus that with {told} ({TITLES[data_set]}).")
         lines.append(f"* {of_the_mean_film(result, data_set)}")
+    lines += untrained(result)
     for data_set, found in result["beside"].items():
         task = SETS[data_set][0]
         told = "; ".join(

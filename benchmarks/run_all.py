@@ -17,7 +17,8 @@ ORDER = (
     *("startup.py", "throughput.py", "memory.py", "fuzz.py", "inspect_kermany.py", "duplicates.py", "quality.py"),
     *("demo_time.py", "phantoms.py", "inpaint.py"),
     *("atlas.py", "atlas.py --speed", "atlas_transfer.py", "atlas_grid.py", "atlas_ideas.py", "atlas_shortcuts.py"),
-    *("anogan_ablation.py --train all", "anogan_ablation.py", "anogan_default.py", "search_time.py"),
+    *("anogan_ablation.py --train all", "anogan_ablation.py --train rsna-default --steps 12000", "anogan_ablation.py"),
+    *("anogan_default.py", "search_time.py"),
     "figures.py",
 )
 

@@ -212,7 +212,7 @@ def test_what_was_not_measured_is_said(benchmark_of, tmp_path, monkeypatch):
     cell |= {"seconds_per_image": times, "weights": {}, "terms": {}, "pooling": {}}
     cells = {f"{name}-{cell}": {"missing": "not trained yet"} for name in module.SETS for cell in module.CELLS}
     cells["kermany-untrained"] = cell
-    result = {"command": "x", "steps": None, "cells": cells} | {part: {} for part in module.PARTS}
+    result = {"command": "x", "steps": None, "cells": cells, "longer": {}} | {part: {} for part in module.PARTS}
     monkeypatch.setattr(sys.modules["common"], "RESULTS", tmp_path)
     (tmp_path / "anogan_ablation.json").write_text(json.dumps(result))
     page = "\n".join(module.page())

@@ -41,13 +41,14 @@ class FeaturesRaw(Term):
 
 
 @dataclass(frozen=True, slots=True)
-class Features(Term):
-    """Mean over channels of |z|, z the spatial mean of f(x) - f(G(z)) in sigma of that of normals; coarsest features.
+class InSigma(Term):
+    """A term that counts differences of features in standard deviations of those of normals.
 
-    `mean`, `spread`: float32 (F,) of normals. The map tells where differences lie; its mean over the film is the term.
+    `mean`, `spread`: float32 of normals, shaped as what is compared of one scan, in `axes` dimensions.
     """
 
     compares_features: ClassVar[bool] = True
+    axes: ClassVar[int]
 
     mean: Float32
     spread: Float32
@@ -56,6 +57,40 @@ class Features(Term):
     def least(cls, settings: TermSettings) -> int:  # noqa: ARG003 (the same for all)
         """Return how many normals it must be fitted on."""
         return ENOUGH
+
+    @property
+    def unit(self) -> str:
+        """What maps are in: standard deviations."""
+        return "σ"
+
+    def to_arrays(self) -> Arrays:
+        """Return what was learned, by name."""
+        return {"mean": self.mean, "spread": self.spread}
+
+    @classmethod
+    def from_arrays(
+        cls,
+        arrays: Mapping[str, Float32],
+        settings: TermSettings,
+        size: int,  # noqa: ARG003 (features have a size of their own)
+    ) -> Self:
+        """Build from what `to_arrays` returned.
+
+        Raises:
+            ValueError: An array is missing or of another shape or type.
+        """
+        mean = take(arrays, "mean", (None,) * cls.axes)
+        return cls(settings, mean, take(arrays, "spread", mean.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Features(InSigma):
+    """Mean over channels of |z|, z the spatial mean of f(x) - f(G(z)) in sigma of that of normals; coarsest features.
+
+    What is compared is (F,). The map tells where differences lie; its mean over the film is the term.
+    """
+
+    axes: ClassVar[int] = 1
 
     @classmethod
     def fit(cls, normals: Match, settings: TermSettings) -> Self:
@@ -71,48 +106,16 @@ class Features(Term):
         places = (np.abs(differences) / self.spread[:, None, None]).mean(axis=1)
         return _drawn(places, _row_means(z), match.inside)
 
-    @property
-    def unit(self) -> str:
-        """What maps are in: standard deviations."""
-        return "σ"
-
-    def to_arrays(self) -> Arrays:
-        """Return what was learned, by name."""
-        return {"mean": self.mean, "spread": self.spread}
-
-    @classmethod
-    def from_arrays(
-        cls,
-        arrays: Mapping[str, Float32],
-        settings: TermSettings,
-        size: int,  # noqa: ARG003 (features have a size of their own)
-    ) -> Self:
-        """Build from what `to_arrays` returned.
-
-        Raises:
-            ValueError: An array is missing or of another shape or type.
-        """
-        mean = take(arrays, "mean", (None,))
-        return cls(settings, mean, take(arrays, "spread", mean.shape))
-
 
 @dataclass(frozen=True, slots=True)
-class FeaturesMap(Term):
+class FeaturesMap(InSigma):
     """At each place of the finest features, the mean over channels of |z|, z in sigma of normals there.
 
-    `mean`, `spread`: float32 (F, h, w) of normals; each spread is raised by `floor` of its channel's mean spread, which
-    holds up those that few normals tell too small.
+    What is compared is (F, h, w). Each spread is raised by `floor` of its channel's mean spread, which holds up those
+    that few normals tell too small.
     """
 
-    compares_features: ClassVar[bool] = True
-
-    mean: Float32
-    spread: Float32
-
-    @classmethod
-    def least(cls, settings: TermSettings) -> int:  # noqa: ARG003 (the same for all)
-        """Return how many normals it must be fitted on."""
-        return ENOUGH
+    axes: ClassVar[int] = 3
 
     @classmethod
     def fit(cls, normals: Match, settings: TermSettings) -> Self:
@@ -126,30 +129,6 @@ class FeaturesMap(Term):
         """Return float32 (N, S, S) >= 0 in sigma."""
         z = np.abs(match.differences(_FINEST) - self.mean) / self.spread
         return match.masked(_enlarged(z.mean(axis=1), match.inside.shape[-1]))
-
-    @property
-    def unit(self) -> str:
-        """What maps are in: standard deviations."""
-        return "σ"
-
-    def to_arrays(self) -> Arrays:
-        """Return what was learned, by name."""
-        return {"mean": self.mean, "spread": self.spread}
-
-    @classmethod
-    def from_arrays(
-        cls,
-        arrays: Mapping[str, Float32],
-        settings: TermSettings,
-        size: int,  # noqa: ARG003 (features have a size of their own)
-    ) -> Self:
-        """Build from what `to_arrays` returned.
-
-        Raises:
-            ValueError: An array is missing or of another shape or type.
-        """
-        mean = take(arrays, "mean", (None, None, None))
-        return cls(settings, mean, take(arrays, "spread", mean.shape))
 
 
 def _pooled(differences: Float32) -> Float32:
