@@ -2,7 +2,8 @@
 
     python benchmarks/run_all.py
 
-Takes about seven hours on 2 cores. Finished parts of an interrupted run are kept; results land in benchmarks/results/.
+Takes many hours on 2 cores, most of them trainings. Finished parts of an interrupted run are kept; results land in
+benchmarks/results/.
 """
 
 from __future__ import annotations
