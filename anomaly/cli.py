@@ -26,6 +26,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+weights_app = typer.Typer(
+    help="Pretrained backbones: list them, bring them here, carry them to a machine without a network.\n\n"
+    "Example: anomaly weights list",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(weights_app, name="weights")
+
 Scans = Annotated[
     Path,
     typer.Argument(metavar="SCANS", help="A file, a folder (walked recursively), a manifest CSV or a MedMNIST .npz."),
@@ -44,6 +52,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]
+Offline = Annotated[
+    bool, typer.Option("--offline", envvar="ANOMALY_OFFLINE", help="Never use the network, not even for weights.")
+]
 Alpha = Annotated[float | None, typer.Option("--alpha", min=0.0, max=1.0, help="Flag scans with p <= alpha.")]
 
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -215,6 +226,7 @@ def fit(
     config: ConfigFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
+    offline: Offline = False,
     device: Device = "auto",
     workers: Workers = _WORKERS,
     resume: Resume = False,
@@ -241,6 +253,7 @@ def fit(
             exclude_flagged=exclude_flagged,
             resume=resume,
             overwrite=overwrite,
+            offline=offline,
             device=device,
             workers=workers,
             on_progress=on_progress,
@@ -416,10 +429,10 @@ def calibrate(
 def models(as_json: Json = False) -> None:
     """List recipes."""
     with _front():
-        from anomaly.workflows.models import list_models, render_models
+        from anomaly.workflows.models import list_anomalib, list_models, render_models
 
-        listed = list_models()
-        _print(json.dumps(listed, indent=2) if as_json else render_models(listed))
+        listed, theirs = list_models(), list_anomalib()
+        _print(json.dumps([*listed, *theirs], indent=2) if as_json else render_models(listed, theirs))
 
 
 @app.command(help="Print a recipe, to read or to start your own from.\n\nExample: anomaly config anogan > my.yaml")
@@ -441,6 +454,83 @@ def cache(
 
         facts = clear_cache() if clear else describe_cache()
         _print(json.dumps(facts, indent=2) if as_json else render(facts))
+
+
+@weights_app.command("list", help="Show what the weights folder holds.\n\nExample: anomaly weights list")
+def weights_list(as_json: Json = False) -> None:
+    """List the weights folder."""
+    with _front():
+        from anomaly.workflows.weights import describe_weights, render
+
+        facts = describe_weights()
+        _print(json.dumps(facts, indent=2) if as_json else render(facts))
+
+
+@weights_app.command(
+    "import",
+    help="Put a safetensors file, all of a network or its first layers, into the weights folder.\n\n"
+    "Example: anomaly weights import FILE --as resnet18",
+)
+def weights_import(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="From `anomaly weights export`, or anyone's.")],
+    arch: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="What network of torchvision or timm it is of.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option("--mean", metavar="a,b,c", help="Of the input it wants, a picture in [0, 1].")
+    ] = None,
+    std: Annotated[str | None, typer.Option("--std", metavar="a,b,c", help="The same; default: ImageNet's.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights of that name.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Import weights."""
+    with _front(verbose, quiet):
+        from anomaly.workflows.weights import import_weights, render_put
+
+        put = import_weights(file, arch=arch, mean=mean, std=std, overwrite=overwrite)
+        _notes(put.notes, quiet)
+        _print(render_put(put))
+
+
+@weights_app.command(
+    "export",
+    help="Copy the weights into a folder, for a machine without a network.\n\n"
+    "Example: anomaly weights export DIR --only resnet18",
+)
+def weights_export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; made.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="NAME", help="These alone; may be given several times.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Export weights."""
+    with _front(verbose):
+        from anomaly.workflows.weights import export_weights, render_export
+
+        _print(render_export(export_weights(folder, only=only or (), overwrite=overwrite)))
+
+
+@weights_app.command(
+    "fetch",
+    help="Download the published weights of a network into the weights folder.\n\n"
+    "Example: anomaly weights fetch resnet18",
+)
+def weights_fetch(
+    arch: Annotated[str, typer.Argument(metavar="NAME", help="A network of torchvision or timm.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights of that name.")] = False,
+    offline: Offline = False,
+    verbose: Verbose = False,
+) -> None:
+    """Fetch weights."""
+    with _front(verbose):
+        from anomaly.workflows.weights import fetch_weights, render_put
+
+        put = fetch_weights(arch, overwrite=overwrite, offline=offline, say=_say)
+        _notes(put.notes, quiet=False)
+        _print(render_put(put))
 
 
 @app.command(help="Show versions, devices and what is missing.\n\nExample: anomaly doctor")

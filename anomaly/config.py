@@ -65,6 +65,9 @@ class Recipe(Settings):
     detector: dict[str, Any] = Field(default_factory=dict)
 
 
+OF_ANOMALIB = "anomalib"
+"""The recipe that takes a model's name behind a colon."""
+
 S = TypeVar("S", bound=Settings)
 
 
@@ -154,11 +157,17 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = ()) -> Recipe
 def load_recipe(name: str | None, file: Path | None = None, overrides: Sequence[str] = ()) -> Recipe:
     """Load a shipped recipe by name, or one's own from a file, with overrides applied.
 
+    `anomalib:NAME` is the recipe `anomalib` with that model of anomalib's.
+
     Raises:
         UsageError: As `parse_recipe`, and when the file cannot be read.
     """
     if file is None:
-        return parse_recipe(recipe_text(name or "anogan"), f"configs/{name or 'anogan'}.yaml", overrides)
+        name, colon, model = (name or "anogan").partition(":")
+        if colon and name != OF_ANOMALIB:
+            raise UsageError(f"Only {OF_ANOMALIB} takes a model behind a colon, as in {OF_ANOMALIB}:Stfpm.")
+        chosen = [f"detector.model={model}"] if colon else []
+        return parse_recipe(recipe_text(name), f"configs/{name}.yaml", [*chosen, *overrides])
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -43,3 +43,9 @@ class ModelError(AnomalyError):
     """A model folder that is incomplete, damaged or made by a newer version (exit 5)."""
 
     exit_code = 5
+
+
+class MissingError(AnomalyError):
+    """Something optional that this needs is not there: weights of a backbone, an extra package (exit 6)."""
+
+    exit_code = 6

@@ -10,7 +10,11 @@ from anomaly.errors import UsageError
 
 METHODS: dict[str, str] = {
     "anogan": "anomaly.detectors.anogan.detector:AnoGan",
+    "anomalib": "anomaly.detectors.from_anomalib.detector:FromAnomalib",
     "atlas": "anomaly.detectors.atlas.detector:Atlas",
+    "feature-gaussian": "anomaly.detectors.feature_gaussian:FeatureGaussian",
+    "padim": "anomaly.detectors.padim:Padim",
+    "patchcore": "anomaly.detectors.patchcore:Patchcore",
     "pixel-stats": "anomaly.detectors.pixel_stats:PixelStats",
 }
 

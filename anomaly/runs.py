@@ -31,7 +31,7 @@ Arrays = dict[str, NDArray[Any]]
 RECEIPT = "receipt.json"
 _PART = ".part-"
 _RESUMABLE = ("fit", "score")
-_VERSIONED = ("torch", "torchvision", "anomalib", "lightning", "numpy", "opencv-python-headless", "pydicom")
+_VERSIONED = ("torch", "torchvision", "timm", "anomalib", "lightning", "numpy", "opencv-python-headless", "pydicom")
 
 
 @contextlib.contextmanager
@@ -129,6 +129,12 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataError(f"Cannot read {path}: {error}.") from error
+
+
+def under(arrays: Arrays, prefix: str) -> Arrays:
+    """Return the arrays named PREFIX/…, by the rest of their names."""
+    start = prefix + "/"
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
 def sha256_of(path: Path) -> str:

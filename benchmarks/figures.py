@@ -15,6 +15,7 @@ from typing import Any
 import figures_ablation
 import figures_anogan
 import figures_atlas
+import figures_frozen
 import figures_robust
 import figures_scans
 from common import ROOT, parser, read_result
@@ -25,7 +26,7 @@ START, END = "<!-- figures: written by benchmarks/figures.py -->", "<!-- end of 
 
 def dev_auroc() -> dict[str, Any]:
     """Return what `anomaly models` prints: seed 0 of each recipe on Kermany dev."""
-    rows = figures_anogan.dev_rows()
+    rows = figures_anogan.dev_rows() | figures_frozen.dev_rows()
     atlas = read_result("atlas")
     if "kermany" in atlas:
         test = atlas["kermany"]["tests"]["pneumonia"]
@@ -146,8 +147,14 @@ def search_time() -> list[str]:
 def readme_block() -> str:
     """Return the README's few figures."""
     lines = [START, "", "| trained on normals only | AUROC [95 %] | films |", "|---|---|---|"]
-    lines += [*_readme_atlas(), *figures_anogan.readme(), *_readme_pixel_stats(), *_readme_phantoms()]
-    return "\n".join([*lines, "", *_readme_anogan(), *_readme_asked(), END])
+    lines += [
+        *_readme_atlas(),
+        *figures_anogan.readme(),
+        *figures_frozen.readme_rows(),
+        *_readme_pixel_stats(),
+        *_readme_phantoms(),
+    ]
+    return "\n".join([*lines, "", *_readme_anogan(), *_readme_asked(), *figures_frozen.readme(), END])
 
 
 def _readme_anogan() -> list[str]:
@@ -263,7 +270,16 @@ def results_page() -> str:
     ]
     atlas = [*figures_atlas.page(), *figures_robust.page()]
     anogan = [*figures_anogan.page(), *figures_ablation.page()]
-    lines = [*head, *atlas, *anogan, *phantoms(), *figures_scans.page(), *speed(), *figures_atlas.speed()]
+    lines = [
+        *head,
+        *atlas,
+        *anogan,
+        *figures_frozen.page(),
+        *phantoms(),
+        *figures_scans.page(),
+        *speed(),
+        *figures_atlas.speed(),
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

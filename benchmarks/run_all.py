@@ -20,6 +20,7 @@ ORDER = (
     *("atlas.py", "atlas.py --speed", "atlas_transfer.py", "atlas_grid.py", "atlas_ideas.py", "atlas_shortcuts.py"),
     *("anogan_ablation.py --train all", "anogan_ablation.py --train rsna-default --steps 12000", "anogan_ablation.py"),
     *("anogan_default.py", "search_time.py"),
+    *("frozen.py", "frozen.py --memory", "anomalib_parity.py", "anomalib_speed.py"),
     "figures.py",
 )
 

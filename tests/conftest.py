@@ -48,6 +48,16 @@ def own_cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_CACHE", str(cache_folder / f"test-{next(_numbers)}"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Start with an empty weights folder and no network: no test looks into the user's, or downloads anything."""
+    folder = tmp_path_factory.mktemp("weights")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALY_WEIGHTS", str(folder))
+        patch.setenv("ANOMALY_OFFLINE", "1")
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of real films, or skip the test where there is none."""

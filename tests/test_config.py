@@ -21,8 +21,11 @@ from anomaly.detectors.base import DetectorConfig
 from anomaly.errors import UsageError
 from anomaly.registry import METHODS, detector_class
 
-RECIPES = ["anogan", "anogan-2017", "atlas", "pixel-stats"]
-AT_DEFAULTS = ["anogan", "atlas", "pixel-stats"]
+RECIPES = [
+    *("anogan", "anogan-2017", "anomalib", "atlas", "feature-gaussian", "padim", "padim-max", "patchcore"),
+    *("patchcore-max", "pixel-stats"),
+]
+AT_DEFAULTS = ["anogan", "anomalib", "atlas", "feature-gaussian", "padim", "patchcore", "pixel-stats"]
 """Recipes that spell out their method's defaults; others exist to change them."""
 
 
@@ -67,7 +70,8 @@ def test_a_recipe_opens_with_purpose_command_time_and_needs(name: str) -> None:
     assert comments[0].startswith(f"# {name} — ")
     command = [line for line in comments if re.match(r"#   anomaly \w+", line)]
     assert len(command) == 1
-    assert name == "anogan" or f" -d {name} " in command[0], "the command is for this recipe"
+    asked = re.search(r" -d ([\w-]+)", command[0])
+    assert name == "anogan" or (asked and asked[1] == name), "the command is for this recipe"
     assert any("Time: " in line for line in comments)
     assert any("Needs: " in line for line in comments)
 
@@ -207,3 +211,10 @@ def test_settings_are_frozen() -> None:
 
 def test_did_you_mean_is_silent_when_nothing_is_known() -> None:
     assert did_you_mean("x", []) == ""
+
+
+def test_a_model_of_anomalib_is_named_behind_a_colon() -> None:
+    assert load_recipe("anomalib:Fastflow").detector["model"] == "Fastflow"
+    assert load_recipe("anomalib:Fastflow", overrides=["detector.model=Dfm"]).detector["model"] == "Dfm"
+    with pytest.raises(UsageError, match="anomalib:Stfpm"):
+        load_recipe("padim:resnet18")

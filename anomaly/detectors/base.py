@@ -166,6 +166,27 @@ class Detector(ABC):
         return "cpu fp64"
 
     @property
+    def backbone(self) -> str | None:
+        """Return the architecture whose pretrained weights a fit takes from the weights folder; None for none."""
+        return None
+
+    def memory(self, count: int, channels: int) -> int | None:
+        """Make sure, before anything is read, that a fit can be done, and return what it takes at its peak, in bytes.
+
+        That is beside what is loaded to start with. Images that are read from the disk as they are looked at count in,
+        since they fill memory that is free. None where it is not known.
+
+        Raises:
+            MissingError, ModelError, UsageError: What the fit itself would raise, for want of weights or for settings
+                that it cannot work with.
+        """
+        return None
+
+    def made_of(self) -> dict[str, str]:
+        """Return what a fitted model is made of beside the films, name -> value: a backbone and its weights' sha256."""
+        return {}
+
+    @property
     def heat_unit(self) -> str:
         """Return what one unit of a map's heat is, where that is known: "σ" for deviations of normal variation."""
         return ""

@@ -8,6 +8,7 @@ import platform
 from typing import Any
 
 from anomaly.runs import versions
+from anomaly.weights import weights_files, weights_folder
 
 _NEEDED = {
     "torch": "the anogan method",
@@ -24,7 +25,7 @@ _NEEDED = {
 
 
 def examine() -> dict[str, Any]:
-    """Return versions, the devices torch sees, processor features that matter, and missing packages.
+    """Return versions, the devices torch sees, processor features that matter, missing packages and the weights folder.
 
     Imports torch, so it takes seconds.
     """
@@ -34,6 +35,7 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "missing": missing,
+        "weights": {"folder": str(weights_folder()), "files": len(weights_files())},
     }
     if "torch" not in missing:
         import torch
@@ -57,6 +59,10 @@ def render(facts: dict[str, Any]) -> str:
         lines.append(
             f"{'device':24} {facts['device']} (GPUs: {gpus}; bf16 in hardware: {bf16}; {facts['threads']} threads)"
         )
+    files = facts["weights"]["files"]
+    lines.append(
+        f"{'weights of backbones':24} {facts['weights']['folder']}: {files} {'file' if files == 1 else 'files'}"
+    )
     for name, use in facts["missing"].items():
         lines.append(f"{'missing':24} {name}: needed for {use}; install anomaly again (in a checkout: `make install`)")
     return "\n".join(lines if facts["missing"] else [*lines, "nothing is missing"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,9 @@ from anomaly.workflows.selection import (
     run_splits,
     select_normals,
 )
+from anomaly.workflows.weights import ensure_weights
+
+log = logging.getLogger("anomaly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ def fit(
     exclude_flagged: bool = False,
     resume: bool = False,
     overwrite: bool = False,
+    offline: bool = False,
     device: str = "auto",
     workers: int = 2,
     on_progress: Ticker = silent,
@@ -94,6 +100,7 @@ def fit(
         exclude_flagged: Leave out films with an excluding quality flag.
         resume: Go on with an interrupted run.
         overwrite: Replace an earlier run.
+        offline: Never use the network, not even for the weights of a backbone that are not in the weights folder.
         device: "auto", "cpu" or "cuda".
         workers: Reading processes.
         on_progress: Told how far along things are.
@@ -101,9 +108,12 @@ def fit(
     Raises:
         DataError: Too few normals, scans whose labels do not allow the fit, or a film or patient in both training and
             test set, or films too unlike one another to be registered.
+        MissingError: The weights of the backbone are not at hand.
         UsageError: Wrong settings or output folder.
     """
     recipe, detector = resolve(recipe, device=device)
+    if detector.backbone is not None:
+        ensure_weights(detector.backbone, offline=offline, say=log.warning)
     listing = list_scans(scans)
     selection = select_normals(listing, normal_only=normal_only)
     enough(len(selection.chosen), str(scans), selection.left_out)
@@ -111,6 +121,8 @@ def fit(
     exclude = frozenset(unfit) if exclude_flagged else frozenset()
     rules = Rules(recipe.calibration, recipe.seed, test, allow_image_split, exclude)
     selection.check(rules, str(scans))
+    memory = detector.memory(len(selection.chosen), recipe.prepare.channels)
+    notes = _say_memory(memory, len(selection.chosen))
     claim_folder(output, command="fit", resume=resume, overwrite=overwrite, inputs=(scans,))
     told = fingerprint(listing)
     if resume:
@@ -124,6 +136,7 @@ def fit(
         "test_share": rules.test,
         "exclude": sorted(rules.exclude),
         "layout": listing.layout,
+        "memory_estimate": memory,
     }
     with receipt(output, "fit", facts), ImageSpool(output) as images, ExitStack() as waiting:
         films = waiting.enter_context(FilmSpool(output))
@@ -163,7 +176,7 @@ def fit(
         facts["notes"] += recorder.warnings
         inside = images.inside(held_out)
         calibration = calibrate(*score_in_chunks(detector, images.take(held_out), inside, on_progress, "calibrating"))
-        facts |= {"trained": len(train), "held_out": len(held_out), "test": len(roles.test)}
+        facts |= {**detector.made_of(), "trained": len(train), "held_out": len(held_out), "test": len(roles.test)}
         data = {
             "fingerprint_sha256": told["sha256"],
             "trained_sha256": content_digest(look.content_sha256 for look in roles.train),
@@ -173,15 +186,28 @@ def fit(
             "patients": roles.patients,
             "split_notes": list(roles.notes),
             "scored_on": detector.runs_on(),
+            **detector.made_of(),
         }
         if preparation.registers:
             data["not_registered"] = sum(facts["not_registered"].values())
         save_model(output / "model", recipe, preparation, detector, calibration, data=data)
     unreadable = tuple(reason for _, reason in roles.failed)
     warned = (*unregistered, *recorder.warnings)
-    notes = (*listing.notes, *roles.notes, *warned, *_notes(roles, calibration, recipe.calibration.alpha))
+    notes = (*notes, *listing.notes, *roles.notes, *warned, *_notes(roles, calibration, recipe.calibration.alpha))
     return FitSummary(
         output, len(train), len(held_out), len(roles.test), count_reasons(roles.left_out), unreadable, notes
+    )
+
+
+def _say_memory(memory: int | None, films: int) -> tuple[str, ...]:
+    """Say what a fit takes before it is begun, and warn where this machine does not have it."""
+    if memory is None:
+        return ()
+    gib = memory / 2**30
+    log.info("a fit on up to %d films takes about %.2f GiB of memory beside what is loaded to start with", films, gib)
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        (f"The fit takes about {gib:.2f} GiB of memory, and this machine has {here:.2f}.",) if gib > 0.8 * here else ()
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from anomaly.config import parse_recipe, recipe_names, recipe_text, recipes_folder
+from anomaly.config import OF_ANOMALIB, parse_recipe, recipe_names, recipe_text, recipes_folder
 
 FIGURES = "dev_auroc.json"
 """recipe -> {data, auroc, low, high, normal, abnormal}; written from the benchmark results by benchmarks/figures.py."""
@@ -31,12 +31,22 @@ def list_models() -> list[dict[str, Any]]:
     return sorted(listed, key=lambda model: (-(model["dev"] or {"auroc": 0.0})["auroc"], model["name"]))
 
 
-def render_models(listed: list[dict[str, Any]]) -> str:
-    """Return the list as text, one recipe a paragraph."""
+def list_anomalib() -> list[dict[str, str]]:
+    """Return every model that anomalib has: its name behind `-d`, what it needs, whether it can be had here."""
+    from anomaly.detectors.from_anomalib.catalogue import catalogue
+
+    return [{**entry, "name": f"{OF_ANOMALIB}:{entry['name']}"} for entry in catalogue()]
+
+
+def render_models(listed: list[dict[str, Any]], of_anomalib: list[dict[str, str]]) -> str:
+    """Return the lists as text, one recipe a paragraph, then one model of anomalib a line."""
     parts = []
     for place, model in enumerate(listed):
         mark = "  (strongest)" if place == 0 and model["dev"] else ""
         parts.append(f"{model['name']}{mark}\n    {model['purpose']}\n    {_figure(model['dev'])}")
+    width = max(len(model["name"]) for model in of_anomalib)
+    parts.append("\nModels of anomalib, as it trains them, fed and read by us (tested; tried by hand; refused):")
+    parts += [f"  {model['name']:{width}}  {model['status']:7}  {model['needs']}" for model in of_anomalib]
     return "\n".join(parts)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from anomaly.detectors.anogan.scoring.match import Match, join
-from anomaly.detectors.anogan.scoring.pooling import pool
 from anomaly.detectors.anogan.scoring.residual import _principal
 from anomaly.detectors.anogan.scoring.scoring import Scoring
 from anomaly.detectors.anogan.scoring.settings import TermSettings
 from anomaly.detectors.anogan.scoring.terms import TERMS
 from anomaly.detectors.normality import patient_folds
+from anomaly.detectors.pooling import pool
 from anomaly.records import Float32
 
 SIZE = 32

@@ -19,7 +19,7 @@ from anomaly.detectors.atlas.page import TERMS
 from anomaly.detectors.atlas.twin import LowRank, Moments, out_of_fold
 from anomaly.detectors.base import WEIGHTS
 from anomaly.detectors.normality import patient_folds
-from anomaly.errors import DataError, UsageError
+from anomaly.errors import DataError, MissingError, UsageError
 from anomaly.prepare.source import ArraySource
 from anomaly.records import DetectorOutput, Float32
 from anomaly.scans.phantom import make_phantom
@@ -392,3 +392,39 @@ def test_one_component_more_or_less_changes_little(films: Float32) -> None:
         fit(films[:40], components=ranks).score(films[40:]) for ranks in ((3, 4, 6), (3, 5, 7))
     ]
     assert np.corrcoef(out[0].scores, out[1].scores)[0, 1] > 0.9
+
+
+SEEN = {"features_weight": 0.5, "backbone_weights": "none", "layers": ("layer1",), "precision": "fp32"}
+
+
+def test_features_of_a_backbone_add_to_the_score_in_sigma_of_normals_out_of_fold(
+    films: Float32, atlas: Atlas, tmp_path: Path
+) -> None:
+    seeing = fit(films[:40], **SEEN)
+    plain, out = atlas.score(films[40:]), seeing.score(films[40:])
+    sight = seeing._sight
+    assert sight is not None
+    assert atlas._sight is None
+    assert "features" not in plain.terms
+    mean, sd = sight.scale
+    above = (out.terms["features"] - mean) / sd
+    np.testing.assert_allclose(out.scores, plain.scores + 0.5 * above, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(out.heatmaps, plain.heatmaps)  # a number of the whole film points nowhere
+    own, _ = sight.look(films[:40], np.ones((40, SIZE, SIZE), np.bool_))
+    assert own.mean() < mean, "normals lie nearer to a Gaussian that knows them"
+    seeing.save(tmp_path)
+    loaded = Atlas.load(tmp_path)
+    np.testing.assert_array_equal(loaded.score(films[40:]).scores, out.scores)
+    assert loaded.made_of() == {"backbone": "resnet18", "backbone_sha256": "none: random weights"}
+    assert atlas.made_of() == {}
+
+
+def test_the_backbone_of_the_atlas_is_asked_for_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOMALY_WEIGHTS", str(tmp_path))
+    assert Atlas(size=SIZE).backbone is None
+    wanting = Atlas(AtlasConfig(features_weight=1.0), size=SIZE)
+    assert wanting.backbone == "resnet18"
+    with pytest.raises(MissingError, match="weights fetch resnet18"):
+        wanting.memory(40, 1)

@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from anomaly.detectors.anogan.draws import under
-from anomaly.detectors.anogan.features import FeatureSpace
 from anomaly.detectors.anogan.invert import EncoderTraining
 from anomaly.detectors.anogan.scoring.match import Match, join
 from anomaly.detectors.anogan.scoring.scoring import Scoring
@@ -23,6 +21,7 @@ from anomaly.detectors.anogan.stages import Stages
 from anomaly.detectors.anogan.training import train
 from anomaly.detectors.anogan.uncertainty import VarianceTraining
 from anomaly.detectors.base import Detector, DetectorConfig
+from anomaly.detectors.features import FeatureSpace
 from anomaly.detectors.lungs import FEWEST, air_of, doubt_of
 from anomaly.errors import DataError, UsageError
 from anomaly.nets.dcgan import Discriminator, Generator, levels, plain
@@ -30,7 +29,7 @@ from anomaly.nets.device import freeze, open_fabric, resolve_device, seeded, use
 from anomaly.nets.encoder import Encoder
 from anomaly.nets.variance import VarianceHead
 from anomaly.records import DetectorOutput, Float32, ImageSource, Int64, Target
-from anomaly.runs import Arrays, Recorder
+from anomaly.runs import Arrays, Recorder, under
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

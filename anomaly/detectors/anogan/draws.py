@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anomaly.runs import Arrays
-
 
 def batch_of(count: int, batch: int, turn: int, seed: int) -> Tensor:
     """Return the film indices of one turn, int64: each epoch is its own shuffle, without its incomplete last batch.
@@ -24,9 +22,3 @@ def batch_of(count: int, batch: int, turn: int, seed: int) -> Tensor:
     epoch, position = divmod(turn, count // batch)
     order = np.random.default_rng((seed, epoch)).permutation(count)
     return torch.from_numpy(order[position * batch : (position + 1) * batch])
-
-
-def under(arrays: Arrays, prefix: str) -> Arrays:
-    """Return the arrays named PREFIX/…, by the rest of their names."""
-    start = prefix + "/"
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -9,12 +9,12 @@ from pydantic import Field, model_validator
 from anomaly.detectors.anogan.augment import Augmentation
 from anomaly.detectors.anogan.descent import DescentSettings
 from anomaly.detectors.anogan.objectives import OBJECTIVES, ObjectiveName
-from anomaly.detectors.anogan.scoring.pooling import Pooling
 from anomaly.detectors.anogan.scoring.scoring import ordered
 from anomaly.detectors.anogan.scoring.settings import Direction, TermSettings
 from anomaly.detectors.anogan.search import SearchSettings
 from anomaly.detectors.anogan.training import TrainingSettings
 from anomaly.detectors.base import DetectorConfig
+from anomaly.detectors.pooling import Pooling
 from anomaly.nets.dcgan import Norm
 
 

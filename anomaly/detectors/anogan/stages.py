@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from anomaly.detectors.anogan.draws import under
 from anomaly.errors import DataError
 from anomaly.records import Float32
-from anomaly.runs import Arrays, Recorder
+from anomaly.runs import Arrays, Recorder, under
 
 _FINISHED = "finished"
 _RUNNING = "running"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomaly.detectors.anogan.augment import Augmentation
-from anomaly.detectors.anogan.draws import batch_of, under
+from anomaly.detectors.anogan.draws import batch_of
 from anomaly.detectors.anogan.objectives import OBJECTIVES, ObjectiveName, gradient_penalty
 from anomaly.detectors.anogan.watch import Watch, stop_if_dead
 from anomaly.errors import UsageError
@@ -31,7 +31,7 @@ from anomaly.nets.dcgan import Discriminator, Generator, recompute_batch_norm
 from anomaly.nets.device import seeded
 from anomaly.nets.encoder import Encoder
 from anomaly.records import Float32
-from anomaly.runs import Arrays, Recorder
+from anomaly.runs import Arrays, Recorder, under
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,14 @@ from pydantic import Field, model_validator
 from anomaly.detectors.atlas.looks import AIR, Look, grey, margin, put_back
 from anomaly.detectors.atlas.page import TERMS, Page
 from anomaly.detectors.atlas.portrait import Portrait
+from anomaly.detectors.atlas.sight import Sight
 from anomaly.detectors.base import Detector, DetectorConfig
 from anomaly.detectors.lungs import air_of
 from anomaly.detectors.normality import patient_folds
 from anomaly.errors import DataError
 from anomaly.prepare.resize import resize
 from anomaly.records import DetectorOutput, Float32, Float64, ImageSource, Target
-from anomaly.runs import Arrays, Recorder
+from anomaly.runs import Arrays, NullRecorder, Recorder, under
 
 _FEATURES = 8  # coordinates of the twin that place a film among normals
 
@@ -57,6 +58,17 @@ class AtlasConfig(DetectorConfig):
     """Of the contrast deficit beside the opacity term, both in standard deviations of held-out normals."""
     darker_weight: float = Field(default=0.0, ge=0)
     """Of the other direction (pneumothorax, emphysema, but also films exposed otherwise): reported, not scored."""
+    features_weight: float = Field(default=0.0, ge=0)
+    """Of how unusual a frozen backbone finds the whole film (see `feature-gaussian`), in standard deviations of
+    normals. 0 does without the backbone; else its weights are needed, and torch."""
+    backbone: str = "resnet18"
+    """A network of torchvision or timm."""
+    layers: tuple[str, ...] = Field(default=("layer3",), min_length=1)
+    """Modules of the backbone whose mean features are taken, the largest maps first."""
+    backbone_weights: Literal["pretrained", "none"] = "pretrained"
+    """From the weights folder (`anomaly weights`), or random ones."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of the backbone."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -72,7 +84,9 @@ class AtlasConfig(DetectorConfig):
 
 
 class Atlas(Detector):
-    """Score = opacity + deficit_weight * deficit (+ darker_weight * darker), each (value - mean) / sd of normals.
+    """Score = opacity + deficit_weight * deficit (+ darker_weight * darker + features_weight * features).
+
+    Each term is (value - mean) / sd of normals.
 
     A term's value is its mean over looks and pixels, in standard deviations of normal variation (each pixel's own,
     raised by `floor` of their mean); mean and sd of a term are those of the training normals out of fold, patients
@@ -93,6 +107,25 @@ class Atlas(Detector):
     _air: Float32
     _scale: Float64
     _portrait: Portrait
+    _sight: Sight | None
+
+    @property
+    def backbone(self) -> str | None:
+        """The backbone of the term `features`, where that counts and is to be a pretrained one."""
+        wanted = self.config.features_weight > 0 and self.config.backbone_weights == "pretrained"
+        return self.config.backbone if wanted else None
+
+    def memory(self, count: int, channels: int) -> int | None:
+        """Make sure of the backbone, where there is one; what a fit takes beside the images is little."""
+        if self.config.features_weight > 0:
+            from anomaly.detectors.backbone import FrozenBackbone
+
+            FrozenBackbone.for_fit(self.config, device=self.device, seed=self.seed, recorder=NullRecorder())
+        return None
+
+    def made_of(self) -> dict[str, str]:
+        """Return the backbone and its weights' sha256, where there is one."""
+        return {} if self._sight is None else self._sight.frozen.made_of()
 
     @property
     def looks(self) -> list[Look]:
@@ -109,7 +142,12 @@ class Atlas(Detector):
 
     def runs_on(self) -> str:
         """Return where and in which number format scores are computed."""
-        return "cpu fp32"
+        if self.config.features_weight == 0:
+            return "cpu fp32"
+
+        from anomaly.detectors.backbone import runs_on
+
+        return f"cpu fp32, backbone {runs_on(self.device, self.config)}"
 
     def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
         settings, looks = self.config, self.looks
@@ -151,6 +189,9 @@ class Atlas(Detector):
         middle = self._pages[self._middle].low_rank
         own = seen[self._middle].reshape(len(images), -1)
         self._portrait = Portrait.fit(middle.coordinates(own, max(settings.components)), small)
+        self._sight = None
+        if settings.features_weight > 0:
+            self._sight = Sight.fit(images, folds, settings, device=self.device, seed=self.seed, recorder=recorder)
 
     def _folds(self, images: ImageSource) -> NDArray[np.int64]:
         """Deal the patients into folds, each leaving enough films of others to fit the components to.
@@ -207,6 +248,9 @@ class Atlas(Detector):
         parts = np.array([1.0, self.config.deficit_weight, self.config.darker_weight]) / sd
         scores = (parts @ (values - mean[:, None])).astype(np.float32)
         terms = dict(zip(TERMS, values, strict=True))
+        if self._sight is not None:
+            terms["features"], above = self._sight.look(images, inside)
+            scores += np.float32(self.config.features_weight) * above
         middle = self._pages[self._middle].low_rank
         placed = middle.coordinates(seen[self._middle].reshape(len(films), -1), max(self.config.components))
         features = placed[:, :_FEATURES] if placed.shape[1] > 1 else None
@@ -236,6 +280,8 @@ class Atlas(Detector):
         arrays: Arrays = {"scale": self._scale, "air": self._air, **self._portrait.to_arrays()}
         for number, page in enumerate(self._pages):
             arrays |= {f"page{number}.{name}": array for name, array in page.to_arrays().items()}
+        if self._sight is not None:
+            arrays |= {f"sight/{name}": array for name, array in self._sight.to_arrays().items()}
         return arrays
 
     def _restore(self, arrays: Arrays, channels: int) -> None:
@@ -247,6 +293,9 @@ class Atlas(Detector):
         if self._air.shape != (AIR.side, AIR.side):
             raise ValueError(f"air of shape {self._air.shape}")
         self._portrait = Portrait.from_arrays(arrays, max(settings.components))
+        self._sight = None
+        if settings.features_weight > 0:
+            self._sight = Sight.from_arrays(under(arrays, "sight"), settings, self.size, device=self.device)
         self._pages = []
         for number, look in enumerate(self.looks):
             own = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith(f"page{number}.")}

@@ -12,11 +12,11 @@ import numpy as np
 
 from anomaly.config import did_you_mean
 from anomaly.detectors.anogan.scoring.match import Match
-from anomaly.detectors.anogan.scoring.pooling import Pooling, pool
 from anomaly.detectors.anogan.scoring.settings import TermSettings
 from anomaly.detectors.anogan.scoring.term import Term, take
 from anomaly.detectors.anogan.scoring.terms import TERMS
 from anomaly.detectors.normality import patient_folds
+from anomaly.detectors.pooling import Pooling, pool
 from anomaly.records import Float32, Float64, Int64
 from anomaly.runs import Arrays
 

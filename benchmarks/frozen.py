@@ -1,0 +1,266 @@
+"""PaDiM, PatchCore and one Gaussian over frozen features, on real films: backbones, pooling, CLAHE, bf16, seeds.
+
+    python benchmarks/frozen.py
+    python benchmarks/frozen.py --memory
+
+Goes through the same workflows as `anomaly fit` and `score`: Kermany's train normals against the dev half of the
+official test, RSNA's adult normals against RSNA dev. Poolings share one fit. What is fitted and scored already is kept,
+so remove build/benchmarks/frozen to measure the code as it is now. `--memory` measures instead what fits on 2,000 adult
+films take, beside the estimate that `fit` prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from atlas_runs import DEV, TESTS, TRAIN, Films, bounds, fitted, scored
+from common import WORK, parser, shared_data, spread, write_result
+from frozen_runs import WEIGHTS, imported_weights, prepared
+from memory import peak
+
+from anomaly.config import load_recipe
+from anomaly.evaluate.intervals import paired_difference
+from anomaly.evaluate.strata import stratified_auroc
+from anomaly.evaluate.table import evaluate_scores, to_dicts
+from anomaly.prepare.source import ImageSpool
+from anomaly.records import Float64, Int64
+from anomaly.runs import write_json
+from anomaly.workflows.fit import resolve
+from anomaly.workflows.model import load_model
+from anomaly.workflows.score import score_paths
+
+FOLDER = WORK / "frozen"
+LAYERS = {
+    "resnet18": {"padim": "[layer1, layer2, layer3]", "patchcore": "[layer2, layer3]", "feature-gaussian": "[layer3]"},
+    "mobilenet_v2": {
+        "padim": "[features.3, features.6, features.13]",
+        "patchcore": "[features.6, features.13]",
+        "feature-gaussian": "[features.13]",
+    },
+}
+"""Maps a quarter, an eighth and a sixteenth of the film's side, of either backbone."""
+POOLINGS = {"padim": ("mean", "top", "max"), "patchcore": ("mean", "top", "max"), "feature-gaussian": ("",)}
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One fit."""
+
+    data_set: str
+    method: str
+    backbone: str = "resnet18"
+    clahe: bool = True
+    seed: int = 0
+    precision: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """Return the name of its run."""
+        parts = [self.data_set, self.method, self.backbone, "" if self.clahe else "no-clahe"]
+        parts += [f"seed{self.seed}" if self.seed else "", self.precision if self.precision != "auto" else ""]
+        return "-".join(part for part in parts if part)
+
+    def fit(self, data: Path) -> Path:
+        """Fit it unless that is done already; return the run."""
+        changes = [f"seed={self.seed}", f"prepare.clahe={str(self.clahe).lower()}"]
+        changes += [f"detector.backbone={self.backbone}", f"detector.precision={self.precision}"]
+        changes += [f"detector.layers={LAYERS[self.backbone][self.method]}"]
+        recipe = load_recipe(self.method, overrides=changes)
+        return fitted(FOLDER / self.name, data / TRAIN[self.data_set], recipe)
+
+    def scores(self, data: Path) -> dict[str, dict[str, float]]:
+        """Return pooling -> path -> score of the dev films; kept."""
+        kept = FOLDER / f"{self.name}-dev.json"
+        if kept.is_file():
+            return dict(json.loads(kept.read_text(encoding="utf-8")))
+        run = self.fit(data)
+        found = {}
+        for pooling in POOLINGS[self.method]:
+            model = load_model(run)
+            if pooling:
+                model.detector.config = model.detector.config.model_copy(update={"pooling": pooling})
+            rows = list(score_paths(model, data / DEV[self.data_set]))
+            found[pooling] = {row.path: row.score for row in rows}
+        write_json(kept, found)
+        print(f"{self.name}: done", flush=True)
+        return found
+
+
+def grid() -> Iterator[Cell]:
+    for data_set in TRAIN:
+        for method in POOLINGS:
+            for backbone in WEIGHTS:
+                for clahe in (True, False):
+                    yield Cell(data_set, method, backbone, clahe)
+
+
+def row(films: Films, at: Int64, scores: dict[str, float], name: str) -> dict[str, Any]:
+    """Return a score's line of the results table on the films at these places."""
+    values = np.array([scores[films.paths[i]] for i in at])
+    return to_dicts(evaluate_scores(films.labels[at], values, [films.patients[i] for i in at], name=name))[0]
+
+
+def minus(films: Films, at: Int64, one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
+    values = [np.array([scores[films.paths[i]] for i in at]) for scores in (one, other)]
+    found = paired_difference(films.labels[at], *values, [films.patients[i] for i in at])
+    return {"difference": found.difference, **bounds(found.interval)}
+
+
+def tests_of(data_set: str, films: Films) -> dict[str, Int64]:
+    return {name: films.where(folders) for name, folders in TESTS[data_set].items()}
+
+
+def accuracy(data: Path) -> dict[str, Any]:
+    """Return every figure but memory."""
+    figures: dict[str, Any] = {}
+    for data_set in TRAIN:
+        default = Cell(data_set, "feature-gaussian")
+        films = scored(FOLDER / f"{data_set}-films", data / DEV[data_set], default.fit(data), panels=None)
+        soft = films.softness()
+        tests = tests_of(data_set, films)
+        figures[data_set] = {name: one_test(data_set, films, at, soft, data) for name, at in tests.items()}
+    return figures
+
+
+def one_test(data_set: str, films: Films, at: Int64, soft: Float64, data: Path) -> dict[str, Any]:
+    labels, patients = films.labels[at], [films.patients[i] for i in at]
+    rows, within = [], {}
+    for cell in (cell for cell in grid() if cell.data_set == data_set):
+        for pooling, scores in cell.scores(data).items():
+            what = {"method": cell.method, "backbone": cell.backbone, "clahe": cell.clahe, "pooling": pooling}
+            rows.append(what | {"row": row(films, at, scores, cell.method)})
+            if cell == Cell(data_set, cell.method) and pooling in ("mean", ""):
+                values = np.array([scores[films.paths[i]] for i in at])
+                found = stratified_auroc(labels, values, soft[at], patients)
+                within[cell.method] = {"auroc": found.auroc, **bounds(found.interval), "softness": found.leftover}
+    trivial = to_dicts(evaluate_scores(labels, -soft[at], patients, name="softness"))[0]
+    return {
+        "rows": rows,
+        "softness": trivial,
+        "within_softness": within,
+        "seeds": {method: seeds(data_set, method, films, at, data) for method in ("padim", "patchcore")},
+        "bf16": {method: formats(data_set, method, films, at, data) for method in POOLINGS},
+        "clahe": {method: clahe(data_set, method, films, at, data) for method in POOLINGS},
+        "atlas": atlas(data_set, films, at, data),
+    }
+
+
+def seeds(data_set: str, method: str, films: Films, at: Int64, data: Path) -> dict[str, Any]:
+    """Return the AUROC over seeds, which draw channels or patches, and who is held out."""
+    found = {}
+    for pooling in ("mean", "max"):
+        each = [Cell(data_set, method, seed=seed).scores(data)[pooling] for seed in SEEDS]
+        found[pooling] = spread([row(films, at, scores, method)["auroc"] for scores in each])
+    return found
+
+
+def formats(data_set: str, method: str, films: Films, at: Int64, data: Path) -> dict[str, Any]:
+    """Return what scoring in bf16 changes: one fit in fp32, scored in either format."""
+    run = Cell(data_set, method, precision="fp32").fit(data)
+    pooling = POOLINGS[method][0]
+    both = {}
+    for precision in ("fp32", "bf16"):
+        kept = FOLDER / f"{run.name}-scored-{precision}.json"
+        if not kept.is_file():
+            model = load_model(run)
+            settings = model.detector.config.model_copy(update={"precision": precision})
+            fresh = type(model.detector)(settings, size=model.detector.size, device="cpu", seed=model.detector.seed)
+            fresh._restore(model.detector._state(), 1)
+            fresh.channels = 1
+            rows = score_paths(replace(model, detector=fresh), data / DEV[data_set])
+            write_json(kept, {row.path: row.score for row in rows})
+        both[precision] = json.loads(kept.read_text(encoding="utf-8"))
+    return {"pooling": pooling, "bf16_minus_fp32": minus(films, at, both["bf16"], both["fp32"])}
+
+
+def clahe(data_set: str, method: str, films: Films, at: Int64, data: Path) -> dict[str, Any]:
+    """Return what CLAHE adds to the recipe."""
+    on, off = (Cell(data_set, method, clahe=clahe).scores(data)[POOLINGS[method][0]] for clahe in (True, False))
+    return minus(films, at, on, off)
+
+
+def atlas(data_set: str, films: Films, at: Int64, data: Path) -> dict[str, Any]:
+    """Return what the term `features` adds to the atlas, at several weights."""
+    found = {}
+    base = atlas_scores(data_set, 0.0, data)
+    for weight in (0.25, 0.5):
+        with_it = atlas_scores(data_set, weight, data)
+        found[str(weight)] = {"row": row(films, at, with_it, "atlas"), "minus_atlas": minus(films, at, with_it, base)}
+    return {"alone": row(films, at, base, "atlas"), "with": found}
+
+
+def atlas_scores(data_set: str, weight: float, data: Path) -> dict[str, float]:
+    kept = FOLDER / f"{data_set}-atlas-{weight:g}-dev.json"
+    if not kept.is_file():
+        recipe = load_recipe("atlas", overrides=[f"detector.features_weight={weight}"])
+        run = fitted(FOLDER / f"{data_set}-atlas-{weight:g}", data / TRAIN[data_set], recipe)
+        write_json(kept, {row.path: row.score for row in score_paths(load_model(run), data / DEV[data_set])})
+    return dict(json.loads(kept.read_text(encoding="utf-8")))
+
+
+def memory() -> dict[str, Any]:
+    """Return estimate and measured peak of fits on 2,000 adult films, each in a process of its own."""
+    found = {}
+    for method in POOLINGS:
+        command = [sys.executable, __file__, "--serve", method]
+        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[method] = json.loads(ran.stdout.splitlines()[-1])
+        print(method, found[method], flush=True)
+    return found
+
+
+def serve(method: str, data: Path) -> dict[str, Any]:
+    """Fit on all adult normals, spooled to the disk as `fit` does, and say what the detector's part of it took."""
+    for name in ("sklearn.covariance", "torchvision", "anomaly.detectors.backbone", "cv2", "scipy.ndimage"):
+        importlib.import_module(name)
+    folder = data / TRAIN["rsna"]
+    _, detector = resolve(load_recipe(method))
+    with ImageSpool(FOLDER) as images:
+        films, files = prepared(folder)
+        for film in films:
+            images.append(film)
+        del films
+        estimate = detector.memory(len(files), 1)
+        Path("/proc/self/clear_refs").write_text("5")  # from here on the peak is the fit's
+        before = peak("self")
+        detector.fit(images.source(range(len(images))))
+        took = peak("self") - before
+    state = {name: array.nbytes for name, array in detector._state().items()}
+    return {
+        "films": len(files),
+        "estimate": estimate,
+        "measured": took,
+        "ratio": estimate / took if estimate else None,
+        "bank": state.get("bank"),
+        "bank_mb": detector.config.model_dump().get("bank_mb"),
+        "runs_on": detector.runs_on(),
+    }
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--memory", action="store_true", help="measure memory instead")
+    arguments.add_argument("--serve", help=argparse.SUPPRESS)
+    chosen = arguments.parse_args()
+    data = shared_data()
+    imported_weights()
+    if chosen.serve:
+        print(json.dumps(serve(chosen.serve, data)))
+    elif chosen.memory:
+        write_result("frozen_memory", memory())
+    else:
+        write_result("frozen", accuracy(data))
+
+
+if __name__ == "__main__":
+    main()
