@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,19 @@ def hushed() -> Iterator[None]:
         yield
 
 
-def engine() -> Any:
+def engine(callbacks: Sequence[Any] = ()) -> Any:
     """Return an Engine that writes into a temporary folder, and nothing it need not."""
     from anomalib.engine import Engine
 
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
-    return Engine(accelerator="cpu", devices=1, logger=False, default_root_dir=tempfile.mkdtemp(), **quiet)
+    return Engine(
+        callbacks=list(callbacks),
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        default_root_dir=tempfile.mkdtemp(),
+        **quiet,
+    )
 
 
 def module(method: str, size: int, **settings: Any) -> Any:
@@ -76,7 +83,8 @@ def take_statistics(theirs: Any, ours: Padim | Patchcore) -> None:
     if isinstance(ours, Padim):
         theirs.model.idx = torch.from_numpy(ours._channels)
         theirs.model.gaussian.mean = ours._mean.T.contiguous()
-        theirs.model.gaussian.inv_covariance = ours._whiten.transpose(1, 2) @ ours._whiten
+        whiten = ours._whiten.float()
+        theirs.model.gaussian.inv_covariance = whiten.transpose(1, 2) @ whiten
     else:
         theirs.model.memory_bank = ours._bank.bank
     theirs._is_fitted = torch.tensor([True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,14 @@ def imported_weights() -> None:
             import_weights(shared_data().parent / "weights" / f"{name}.safetensors", arch=arch)
 
 
-def prepared(folder: Path, *, limit: int | None = None, recipe: str = "padim") -> tuple[Float32, list[ScanFile]]:
-    """Return films of a folder as a recipe prepares them, float32 (N, 1, S, S), evenly spaced ones up to a limit."""
+def prepared(folder: Path, *, limit: int | None = None, changes: Sequence[str] = ()) -> tuple[Float32, list[ScanFile]]:
+    """Return films of a folder as the recipe padim prepares them, with changes: float32 (N, 1, S, S).
+
+    With a limit, so many of them, evenly spaced.
+    """
     files = [file for file in list_scans(folder).files if file.set_aside is None]
     if limit is not None:
         files = [files[place] for place in np.linspace(0, len(files) - 1, limit).astype(int)]
-    settings = load_recipe(recipe)
+    settings = load_recipe("padim", overrides=changes)
     preparation = Preparation(settings.prepare, settings.size)
     return np.stack([preparation(read_scan(file)).image for file in files]), files
