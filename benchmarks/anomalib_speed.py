@@ -6,10 +6,10 @@ The 348 films of Kermany dev, from their files, through `score_paths` (reading, 
 panels included; cache off and on) and through `Engine.predict` (its own reader and preprocessing, no post-processor, no
 pictures) at batches of 1, 8 and 32: the same weights, size, statistics and bank in both, two readers each, in turns,
 every part in a process of its own, (lower) medians over the repeats. Times run from the end of the first batch:
-imports, loading of the model and the start of the readers are left out on either side. Memory is the main process's peak
-above its peak after imports; the readers' private memory stands beside it. `fit`: PaDiM on 1,072 films, PatchCore on 128
-films with a bank of 1,024 patches on either side (its own coreset on all films would take hours). Wants a machine with
-nothing else to do.
+imports, loading of the model and the start of the readers are left out on either side. Memory is the main process's
+peak above its peak after imports; the readers' private memory stands beside it. `fit`: PaDiM on 1,072 films, PatchCore
+on 128 films with a bank of 1,024 patches on either side (its own coreset on all films would take hours). Wants a
+machine with nothing else to do.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from frozen_runs import WEIGHTS, imported_weights, prepared
 from memory import peak
 
 from anomaly.config import load_recipe
+from anomaly.detectors.pooling import pool
 from anomaly.evaluate.intervals import paired_difference
 from anomaly.evaluate.strata import stratified_auroc
 from anomaly.evaluate.table import evaluate_scores, to_dicts
@@ -89,18 +90,27 @@ class Cell:
         """Return pooling -> path -> score of the dev films; kept."""
         kept = FOLDER / f"{self.name}-dev.json"
         if not kept.is_file():
-            detector, films = self.fitted(data), dev(self.data_set, data, clahe=self.clahe)
-            write_json(kept, {pooling: scores_of(detector, films, pooling) for pooling in POOLINGS[self.method]})
+            write_json(
+                kept, scores_of(self.fitted(data), dev(self.data_set, data, clahe=self.clahe), POOLINGS[self.method])
+            )
             print(f"{self.name}: done", flush=True)
         return dict(json.loads(kept.read_text(encoding="utf-8")))
 
 
-def scores_of(detector: Any, films: tuple[Float32, list[str]], pooling: str = "") -> dict[str, float]:
-    """Return path -> score by a fitted detector, with another pooling than its own where one is named."""
+def scores_of(detector: Any, films: tuple[Float32, list[str]], poolings: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return pooling -> path -> score by a fitted detector; "" is the detector's own score."""
     images, paths = films
-    if pooling:
-        detector.config = detector.config.model_copy(update={"pooling": pooling})
-    return dict(zip(paths, detector.score(images, heatmaps=False).scores.tolist(), strict=True))
+    maps = poolings != ("",)
+    if maps:
+        detector.config = detector.config.model_copy(update={"pooling": "max"})
+    found = detector.score(np.asarray(images), heatmaps=maps)
+    everywhere = np.ones((len(images), *images.shape[2:]), np.bool_)
+    told = {}
+    for pooling in poolings:
+        own = pooling in ("", "max")  # PatchCore's own maximum is not its map's
+        values = found.scores if own else pool(found.heatmaps, everywhere, pooling, detector.config.top_share)
+        told[pooling] = dict(zip(paths, values.tolist(), strict=True))
+    return told
 
 
 def kept_films(name: str, folder: Path, *, clahe: bool) -> tuple[Float32, list[ScanFile]]:
@@ -183,15 +193,17 @@ def one_test(data_set: str, films: Films, at: Int64, soft: Float64, data: Path) 
                 found = stratified_auroc(labels, values, soft[at], patients)
                 within[cell.method] = {"auroc": found.auroc, **bounds(found.interval), "softness": found.leftover}
     trivial = to_dicts(evaluate_scores(labels, -soft[at], patients, name="softness"))[0]
-    return {
+    found = {
         "rows": rows,
         "softness": trivial,
         "within_softness": within,
-        "seeds": {method: seeds(data_set, method, films, at, data) for method in ("padim", "patchcore")},
-        "bf16": {method: formats(data_set, method, films, at, data) for method in POOLINGS},
         "clahe": {method: clahe(data_set, method, films, at, data) for method in POOLINGS},
         "atlas": atlas(data_set, films, at, data),
     }
+    if data_set == "kermany":
+        found["seeds"] = {method: seeds(data_set, method, films, at, data) for method in ("padim", "patchcore")}
+        found["bf16"] = {method: formats(data_set, method, films, at, data) for method in POOLINGS}
+    return found
 
 
 def seeds(data_set: str, method: str, films: Films, at: Int64, data: Path) -> dict[str, Any]:
@@ -214,7 +226,7 @@ def formats(data_set: str, method: str, films: Films, at: Int64, data: Path) -> 
         coarse._restore(exact._state(), 1)
         coarse.channels = 1
         for path, detector in zip(kept, (exact, coarse), strict=True):
-            write_json(path, scores_of(detector, dev(data_set, data, clahe=True)))
+            write_json(path, scores_of(detector, dev(data_set, data, clahe=True), (pooling,))[pooling])
     both = [json.loads(path.read_text(encoding="utf-8")) for path in kept]
     return {"pooling": pooling, "bf16_minus_fp32": minus(films, at, both[1], both[0])}
 

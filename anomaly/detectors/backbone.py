@@ -16,6 +16,7 @@ from anomaly.detectors.base import DetectorConfig
 from anomaly.errors import ModelError
 from anomaly.nets.backbone import Backbone
 from anomaly.nets.device import resolve_device, seeded, uses_bf16
+from anomaly.nets.patches import Resize, spreader
 from anomaly.records import Float32
 from anomaly.runs import Arrays, Recorder, under
 from anomaly.weights import IMAGENET_MEAN, IMAGENET_STD, Triple, find_weights
@@ -153,6 +154,10 @@ class FrozenBackbone:
     def shapes(self, size: int) -> list[tuple[int, int, int]]:
         """Return the (C, h, w) of each layer's maps; see `Backbone.shapes`."""
         return self._net.shapes(size)
+
+    def spreader(self, size: int, how: Resize, sigma: float) -> Tensor:
+        """Return what makes a map of pixels, (size, size), of one of the first layer's places; see `spreader`."""
+        return spreader(self.shapes(size)[0][1], size, how, sigma).to(self.device)
 
     def maps(self, images: Float32) -> list[Tensor]:
         """Return the maps of each layer, fp32 or bf16 (N, C_l, h_l, w_l), of images float32 (N, 1 or 3, S, S)."""

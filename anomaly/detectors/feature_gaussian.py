@@ -22,7 +22,7 @@ from anomaly.detectors.base import Detector, DetectorConfig
 from anomaly.detectors.features import FeatureSpace
 from anomaly.detectors.gaussian import Gaussian, whitener
 from anomaly.errors import DataError
-from anomaly.nets.patches import join, spread, spreader
+from anomaly.nets.patches import join, spread
 from anomaly.records import DetectorOutput, Float32, ImageSource, Target
 from anomaly.runs import Arrays, NullRecorder, Recorder, under
 
@@ -77,6 +77,7 @@ class FeatureGaussian(Detector):
     def memory(self, count: int, channels: int) -> int:
         """Return the bytes of a fit, once it is clear that it can be done: images, and one batch at work."""
         frozen = FrozenBackbone.for_fit(self.config, device=self.device, seed=self.seed, recorder=NullRecorder())
+        frozen.spreader(self.size, "bilinear", self.config.smoothing)
         shapes = frozen.shapes(self.size)
         features = 4 * shapes[0][1] * shapes[0][2] * sum(shape[0] for shape in shapes)
         return 4 * count * channels * self.size**2 + _BATCH * (frozen.working(self.size) + 4 * features)
@@ -90,7 +91,7 @@ class FeatureGaussian(Detector):
         self._whole = Gaussian.fit(vectors)
         self._space = FeatureSpace.fit(vectors[:, :, None, None])
         self._usual = self._look_again(images, recorder)
-        self._place_spread(shapes)
+        self._spread = self._frozen.spreader(self.size, "bilinear", self.config.smoothing)
 
     def _gather(self, images: ImageSource, shapes: Sequence[tuple[int, int, int]], recorder: Recorder) -> Float32:
         """Learn each place's mean, and the covariance about it over all places; return each film's vector, (N, d)."""
@@ -149,10 +150,6 @@ class FeatureGaussian(Detector):
             heat: Float32 = spread(above.view(-1, side, side), self._spread).cpu().numpy()
         return DetectorOutput(scores, heat, features=features)
 
-    def _place_spread(self, shapes: Sequence[tuple[int, int, int]]) -> None:
-        matrix = spreader(shapes[0][1], self.size, "bilinear", self.config.smoothing)
-        self._spread = matrix.to(self._frozen.device)
-
     def _state(self) -> Arrays:
         own: Arrays = {"places/mean": self._mean.cpu().numpy(), "places/whiten": self._whiten.cpu().numpy()}
         own |= {"places/usual": self._usual}
@@ -172,7 +169,7 @@ class FeatureGaussian(Detector):
             raise ValueError(f"statistics of shapes {mean.shape}, {whiten.shape} and {self._usual.shape}")
         self._mean = torch.from_numpy(mean).to(self._frozen.device)
         self._whiten = torch.from_numpy(whiten).to(self._frozen.device)
-        self._place_spread(shapes)
+        self._spread = self._frozen.spreader(self.size, "bilinear", self.config.smoothing)
 
 
 def _at_places(maps: Sequence[Tensor]) -> Tensor:

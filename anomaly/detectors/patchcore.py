@@ -23,7 +23,7 @@ from anomaly.detectors.coreset import PROJECTED, k_centres
 from anomaly.detectors.pooling import Pooling, pool
 from anomaly.errors import UsageError
 from anomaly.nets.neighbours import Neighbours
-from anomaly.nets.patches import join, spread, spreader
+from anomaly.nets.patches import join, spread
 from anomaly.records import DetectorOutput, Float32, ImageSource, Target
 from anomaly.runs import Arrays, NullRecorder, Recorder
 
@@ -80,6 +80,7 @@ class Patchcore(Detector):
     def memory(self, count: int, channels: int) -> int:
         """Return the bytes of a fit, once it is clear that it can be done: images, candidates, bank, one batch."""
         frozen = FrozenBackbone.for_fit(self.config, device=self.device, seed=self.seed, recorder=NullRecorder())
+        frozen.spreader(self.size, "nearest", self.config.smoothing)
         shapes = frozen.shapes(self.size)
         length, patches = sum(shape[0] for shape in shapes), shapes[0][1] * shapes[0][2]
         candidates, kept = self._sizes(count * patches, length)
@@ -117,12 +118,11 @@ class Patchcore(Detector):
             done += len(batch)
             recorder.progress(done, len(images), "looking")
         chosen = k_centres(pool_of, kept, seed=self.seed, recorder=recorder)
-        self._take(pool_of[torch.from_numpy(chosen)], shapes)
+        self._take(pool_of[torch.from_numpy(chosen)])
 
-    def _take(self, bank: Tensor, shapes: Sequence[tuple[int, int, int]]) -> None:
+    def _take(self, bank: Tensor) -> None:
         self._bank = Neighbours(bank.to(self._frozen.device), bf16=self._frozen.bf16)
-        matrix = spreader(shapes[0][1], self.size, "nearest", self.config.smoothing)
-        self._spread = matrix.to(self._frozen.device)
+        self._spread = self._frozen.spreader(self.size, "nearest", self.config.smoothing)
 
     def _embedded(self, images: Float32) -> Tensor:
         """Return every patch of every image, float32 (N * P, d)."""
@@ -162,8 +162,7 @@ class Patchcore(Detector):
 
     def _restore(self, arrays: Arrays, channels: int) -> None:
         self._frozen = FrozenBackbone.from_arrays(arrays, self.config, device=self.device)
-        shapes, bank = self._frozen.shapes(self.size), arrays["bank"]
-        length = sum(shape[0] for shape in shapes)
+        bank, length = arrays["bank"], sum(shape[0] for shape in self._frozen.shapes(self.size))
         if bank.ndim != 2 or len(bank) == 0 or bank.shape[1] != length:
             raise ValueError(f"a bank of shape {bank.shape}, not (m, {length})")
-        self._take(torch.tensor(bank), shapes)
+        self._take(torch.tensor(bank))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from anomaly.errors import UsageError
+
 Resize = Literal["nearest", "bilinear"]
 
 
@@ -31,10 +33,15 @@ def spreader(patches: int, size: int, how: Resize, sigma: float) -> Tensor:
     Enlarging and the Gaussian blur of Roth et al. (2022) and Defard et al. (2021) are linear and act on rows and
     columns alike, so both are `spread(maps, matrix)`: 2 small products in place of a convolution with a kernel of 33 x
     33 pixels. The kernel ends at 4 sigma and the border is mirrored, as in anomalib.
+
+    Raises:
+        UsageError: The blur is wider than the image.
     """
     line = torch.eye(patches, dtype=torch.float64)[:, None]  # every patch in turn, (patches, 1, patches)
     large = functional.interpolate(line, size=size, mode="linear" if how == "bilinear" else how)
     reach = int(4.0 * sigma + 0.5)
+    if reach >= size:
+        raise UsageError(f"A smoothing of {sigma:g} pixels is too wide for images of {size} pixels a side: lessen it.")
     if reach == 0:
         return large[:, 0].T.to(torch.float32)
     at = torch.arange(-reach, reach + 1, dtype=torch.float64)
