@@ -23,8 +23,8 @@ from anomaly.weights import IMAGENET_MEAN, IMAGENET_STD, Triple, find_weights
 
 _NAME = "backbone"
 _INPUT, _SHA256 = "input", "sha256"
-_WORKING = 9 * 2**20
-"""Bytes of feature maps at work for an image of 224 pixels a side in fp32 (resnet18, measured)."""
+_WORKING = 5
+"""Times its largest map that an image of a batch takes while a backbone runs (measured with resnet18)."""
 
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -171,7 +171,7 @@ class FrozenBackbone:
 
     def working(self, size: int) -> int:
         """Return about how many bytes an image of a batch takes while it runs."""
-        return round(_WORKING * (size / 224) ** 2)
+        return _WORKING * self._net.largest(size) * (2 if self.bf16 else 4)
 
 
 def runs_on(device: str, config: Choice) -> str:

@@ -74,8 +74,8 @@ class Padim(Detector):
         _, height, width = frozen.shapes(self.size)[0]
         matrices = 4 * height * width * self.config.features**2
         images = 4 * count * channels * self.size**2
-        at_work = _BATCH * (frozen.working(self.size) + 3 * 4 * height * width * self.config.features)
-        return images + 2 * matrices + at_work
+        at_work = _BATCH * (frozen.working(self.size) + 4 * height * width * self.config.features)
+        return images + matrices + at_work
 
     def _fit(self, images: ImageSource, targets: Sequence[Target] | None, recorder: Recorder) -> None:
         if len(images) < 2:

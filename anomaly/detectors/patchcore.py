@@ -84,7 +84,7 @@ class Patchcore(Detector):
         shapes = frozen.shapes(self.size)
         length, patches = sum(shape[0] for shape in shapes), shapes[0][1] * shapes[0][2]
         candidates, kept = self._sizes(count * patches, length)
-        at_work = _BATCH * (frozen.working(self.size) + 4 * patches * length * 4)
+        at_work = _BATCH * (frozen.working(self.size) + 4 * patches * length)
         projected = min(length, PROJECTED)
         selecting = candidates * (projected + 4) + 2 * kept * length
         return 4 * (count * channels * self.size**2 + candidates * length) + max(at_work, 4 * selecting)

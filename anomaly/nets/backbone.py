@@ -112,6 +112,10 @@ class Backbone(nn.Module):
         maps: dict[str, Tensor] = self._fast.forward(wanted)  # called itself, it prints what goes wrong in it
         return [maps[layer] for layer in self.layers]
 
+    def largest(self, size: int) -> int:
+        """Return how many numbers the largest map of an image of side `size` holds, on the way to the last layer."""
+        return largest_map(self.network, torch.zeros(1, 3, size, size))
+
     def shapes(self, size: int) -> list[tuple[int, int, int]]:
         """Return the (C, h, w) of each layer's maps of images of side `size`.
 
@@ -129,6 +133,24 @@ class Backbone(nn.Module):
             if found.ndim != 4 or found.shape[2] != found.shape[3]:
                 raise UsageError(f"Layer {layer!r} of {self.arch!r} gives no maps of features: choose another.")
         return [(found.shape[1], found.shape[2], found.shape[3]) for found in maps]
+
+
+def largest_map(network: nn.Module, images: Tensor) -> int:
+    """Return how many numbers the largest of all maps on the way through a network holds."""
+    sizes: list[int] = []
+
+    def note(_module: nn.Module, _given: object, found: object) -> None:
+        if isinstance(found, Tensor):
+            sizes.append(found.numel())
+
+    hooks = [module.register_forward_hook(note) for module in network.modules() if not list(module.children())]
+    try:
+        with torch.inference_mode():
+            network.forward(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sizes)
 
 
 def _pruned(network: torch.fx.GraphModule) -> torch.fx.GraphModule:
