@@ -166,8 +166,8 @@ def tests_of(data_set: str, films: Films) -> dict[str, Int64]:
     return {name: films.where(folders) for name, folders in TESTS[data_set].items()}
 
 
-def accuracy(data: Path) -> dict[str, Any]:
-    """Return every figure but memory."""
+def accuracy(data: Path) -> None:
+    """Measure every figure but memory, and write down what there is after each set."""
     figures: dict[str, Any] = {}
     for data_set in TRAIN:
         run = workflow_run(data_set, data)
@@ -178,7 +178,7 @@ def accuracy(data: Path) -> dict[str, Any]:
         soft = films.softness()
         tests = tests_of(data_set, films)
         figures[data_set] = {name: one_test(data_set, films, at, soft, data) for name, at in tests.items()}
-    return figures
+        write_result("frozen", figures)
 
 
 def one_test(data_set: str, films: Films, at: Int64, soft: Float64, data: Path) -> dict[str, Any]:
@@ -307,7 +307,7 @@ def main() -> None:
     elif chosen.memory:
         write_result("frozen_memory", memory())
     else:
-        write_result("frozen", accuracy(data))
+        accuracy(data)
 
 
 if __name__ == "__main__":
