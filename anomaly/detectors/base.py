@@ -31,6 +31,21 @@ class DetectorConfig(Settings):
     """Images per chunk when scoring; kept in the model, because the chunk's shape is part of the answer's last bits."""
 
 
+class SupervisedConfig(DetectorConfig):
+    """Settings of every method that learns from labels."""
+
+    classes: str = "class"
+    """What tells classes apart: "class" (folder or manifest class), "two" (normal against the rest), or a further
+    column of the set or manifest ("kind"), where films without it count by their class."""
+    normal_class: str | None = None
+    """Which class is normal, where its name does not say so."""
+
+
+def class_term(name: str) -> str:
+    """Return the name of the term that holds the probability of a class."""
+    return f"P({name})"
+
+
 class Detector(ABC):
     """An anomaly detector over prepared images; higher scores are more abnormal.
 
@@ -185,6 +200,24 @@ class Detector(ABC):
     def made_of(self) -> dict[str, str]:
         """Return what a fitted model is made of beside the films, name -> value: a backbone and its weights' sha256."""
         return {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes a fitted method tells apart, the normal one first; () where it knows none.
+
+        Then `terms` hold the probability of each, by `class_term`, and they sum to 1.
+        """
+        return ()
+
+    @property
+    def cut(self) -> float | None:
+        """The score above which a scan is called abnormal, chosen on labelled films held out of training; or None."""
+        return None
+
+    @property
+    def raw_squared_error(self) -> bool:
+        """Whether the score is a plain squared difference of pixels, which ruins a mean with other methods' scores."""
+        return False
 
     @property
     def heat_unit(self) -> str:

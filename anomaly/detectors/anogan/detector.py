@@ -74,6 +74,11 @@ class AnoGan(Detector):
         return f"{self.device} {'bf16' if uses_bf16(self.device, self.config.precision) else 'fp32'}"
 
     @property
+    def raw_squared_error(self) -> bool:
+        """Whether the plain squared residual is part of the score."""
+        return self.config.terms.get("l2", 0.0) > 0
+
+    @property
     def heat_unit(self) -> str:
         """What one unit of heat is: "σ" or "σ²" if the first term with a weight is in it, the others scaled to it.
 
