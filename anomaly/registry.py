@@ -9,6 +9,7 @@ from anomaly.config import did_you_mean
 from anomaly.errors import UsageError
 
 METHODS: dict[str, str] = {
+    "classifier": "anomaly.detectors.classifier.detector:ClassifierDetector",
     "anogan": "anomaly.detectors.anogan.detector:AnoGan",
     "anomalib": "anomaly.detectors.from_anomalib.detector:FromAnomalib",
     "atlas": "anomaly.detectors.atlas.detector:Atlas",

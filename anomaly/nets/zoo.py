@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 import torch
@@ -75,23 +75,24 @@ def library_of(arch: str) -> Library:
     raise UsageError(f"Neither torchvision nor timm has a network called {arch!r}{hint}")
 
 
-def build(arch: str) -> nn.Module:
-    """Build an architecture with random weights, in eval mode.
+def build(arch: str, classes: int | None = None) -> nn.Module:
+    """Build an architecture with random weights, in eval mode, with its own number of classes or another.
 
     Raises:
         UsageError: No such architecture.
     """
+    wanted: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if library_of(arch) == "torchvision":
         import torchvision
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of how random weights will be drawn one day
-            network: nn.Module = torchvision.models.get_model(arch, weights=None)
+            network: nn.Module = torchvision.models.get_model(arch, weights=None, **wanted)
         return network.eval()
 
     import timm
 
-    made: nn.Module = timm.create_model(arch, pretrained=False)
+    made: nn.Module = timm.create_model(arch, pretrained=False, **wanted)
     return made.eval()
 
 

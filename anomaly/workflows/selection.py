@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,9 @@ class Selection:
     """Files of published splits that are neither: the test set, of which nothing may be in training."""
     left_out: LeftOut
     basis: str
-    """How the chosen are known to be normal; goes into the receipt."""
+    """How the chosen are known to be normal, or how many there are of each class; goes into the receipt."""
+    supervised: bool = False
+    """Whether the chosen are of every class, for a method that learns from labels."""
 
     @property
     def abnormal(self) -> tuple[ScanFile, ...]:
@@ -154,21 +156,11 @@ def select_normals(listing: Listing, *, normal_only: bool) -> Selection:
         DataError: No flag and not wholly labelled normal.
     """
     aside = [(f, f.set_aside) for f in listing.files if f.set_aside is not None]
-    files = [f for f in listing.files if f.set_aside is None]
-    strange = next((f for f in files if f.split not in _SPLITS), None)
-    if strange is not None:
-        raise DataError(
-            f"{printable(strange.relative)}: the split {strange.split!r} is not known; use train, calibration, val, "
-            "dev or test, or nothing."
-        )
-    any_train = any(is_train(f) for f in files)
-    for_training = [f for f in files if is_train(f) or not any_train]
-    held = [f for f in files if any_train and f.split == CALIBRATION]
-    test = tuple(f for f in files if any_train and not is_train(f) and f.split != CALIBRATION)
+    for_training, held, test = parted([f for f in listing.files if f.set_aside is None])
     labelled = [f for f in for_training if f.label is not None]
     if normal_only and not labelled:
         basis = "declared normal by --normal-only (no labels found)"
-        return Selection(tuple(for_training), tuple(held), test, tuple(aside), basis)
+        return Selection(tuple(for_training), tuple(held), tuple(test), tuple(aside), basis)
     aside += [(f, "in the calibration split, not labelled normal") for f in held if f.label != NORMAL]
     held = [f for f in held if f.label == NORMAL]
     normal = [f for f in for_training if f.label == NORMAL]
@@ -181,7 +173,27 @@ def select_normals(listing: Listing, *, normal_only: bool) -> Selection:
     aside += [(f, f"labelled {f.class_name or 'abnormal'}") for f in for_training if f.label not in (None, NORMAL)]
     aside += [(f, "label unknown") for f in for_training if f.label is None]
     sources = sorted({f.label_source or "labels" for f in labelled})
-    return Selection(tuple(normal), tuple(held), test, tuple(aside), f"labelled normal ({', '.join(sources)})")
+    basis = f"labelled normal ({', '.join(sources)})"
+    return Selection(tuple(normal), tuple(held), tuple(test), tuple(aside), basis)
+
+
+def parted(files: Sequence[ScanFile]) -> tuple[list[ScanFile], list[ScanFile], list[ScanFile]]:
+    """Return files to train on, those of a calibration split, and those of other published splits: the test set.
+
+    Raises:
+        DataError: A split of a name that is not known.
+    """
+    strange = next((f for f in files if f.split not in _SPLITS), None)
+    if strange is not None:
+        raise DataError(
+            f"{printable(strange.relative)}: the split {strange.split!r} is not known; use train, calibration, val, "
+            "dev or test, or nothing."
+        )
+    any_train = any(is_train(f) for f in files)
+    for_training = [f for f in files if is_train(f) or not any_train]
+    held = [f for f in files if any_train and f.split == CALIBRATION]
+    test = [f for f in files if any_train and not is_train(f) and f.split != CALIBRATION]
+    return for_training, held, test
 
 
 def is_train(file: ScanFile) -> bool:
@@ -212,20 +224,19 @@ def assign_roles(
     selection.check(rules, label)
     left_out = [(file, reason) for file, reason in selection.left_out if file.scan_id not in failed]
     notes: list[str] = []
-    both = {look.pixels_sha256 for look in _readable(selection.abnormal, looks)}
-    normals = (*selection.chosen, *selection.calibration)
-    kept = _worth_training(_readable(normals, looks), rules, both, left_out)
+    learnt = (*selection.chosen, *selection.calibration)
+    contrary = _contrary(_readable((*learnt, *selection.abnormal), looks), supervised=selection.supervised)
+    kept = _worth_training(_readable(learnt, looks), rules, contrary, left_out)
     test = _readable(selection.test, looks)
     if rules.test:
-        contrary = {look.pixels_sha256 for look in _readable(normals, looks)}
         pool = kept + _worth_training(_readable(selection.abnormal, looks), rules, contrary, [])
         left_out += [(look.file, "published for testing without a label") for look in test]
-        kept, test = _draw_test(pool, rules, notes)
+        kept, test = _draw_test(pool, rules, notes, supervised=selection.supervised)
         drawn = {look.file.scan_id for look in test}
         left_out = [(file, reason) for file, reason in left_out if file.scan_id not in drawn]
     elif (anonymous := _anonymous(kept, test)) is not None:
         notes.append(anonymous)
-    enough(len(kept), label, left_out)
+    enough(sum(look.file.label != ABNORMAL for look in kept), label, left_out)
     leaks = check_leaks(_items(kept), _items(test))
     stop = leaks.stop()
     if stop is not None:
@@ -333,7 +344,12 @@ def _draw_calibration(kept: Sequence[Look], selection: Selection, rules: Rules) 
     parts = rules.calibration
     published = {file.scan_id for file in selection.calibration}
     if not published:
-        return split_normals(_groups(kept).tolist(), parts.fraction, rules.seed, minimum=parts.minimum)
+        sick = {look.patient for look in kept if look.file.label == ABNORMAL} - {None}
+        healthy = [i for i, look in enumerate(kept) if look.file.label != ABNORMAL and look.patient not in sick]
+        groups = _groups([kept[i] for i in healthy])  # numbered among normals alone: whatever else is learnt from
+        _, drawn = split_normals(groups.tolist(), parts.fraction, rules.seed, minimum=parts.minimum)
+        out = np.asarray(healthy, dtype=np.int64)[drawn]
+        return np.setdiff1d(np.arange(len(kept), dtype=np.int64), out), out
     held = np.array([look.file.scan_id in published for look in kept])
     patients = [{look.patient for look, on in zip(kept, side, strict=True) if on} - {None} for side in (held, ~held)]
     if patients[0] & patients[1]:
@@ -350,16 +366,16 @@ def _draw_calibration(kept: Sequence[Look], selection: Selection, rules: Rules) 
 
 
 def _worth_training(
-    looks: Sequence[Look], rules: Rules, contrary: Set[str], left_out: list[tuple[ScanFile, str]]
+    looks: Sequence[Look], rules: Rules, contrary: Mapping[str, str], left_out: list[tuple[ScanFile, str]]
 ) -> list[Look]:
-    """Drop what also carries the contrary label, copies, and, on request, what flags exclude; say so in `left_out`."""
+    """Drop what also carries another label, copies, and, on request, what flags exclude; say so in `left_out`."""
     kept: list[Look] = []
     first: dict[str, str] = {}
     for look in looks:
         original = first.setdefault(look.pixels_sha256, look.file.relative)
         bad = [flag for flag in look.flags if flag.name in rules.exclude]
         if look.pixels_sha256 in contrary:
-            left_out.append((look.file, "the same film is labelled both normal and abnormal"))
+            left_out.append((look.file, f"the same film is labelled both {contrary[look.pixels_sha256]}"))
         elif original != look.file.relative:
             left_out.append((look.file, f"copy of another film: {original}"))
         elif bad:
@@ -369,14 +385,31 @@ def _worth_training(
     return kept
 
 
-def _draw_test(pool: Sequence[Look], rules: Rules, notes: list[str]) -> tuple[list[Look], list[Look]]:
-    """Draw a test set of normal and abnormal patients; return the normals of the others, and the test set."""
+def _contrary(looks: Sequence[Look], *, supervised: bool) -> dict[str, str]:
+    """Return what carries labels that exclude each other: hash of the picture -> "normal and abnormal"."""
+    said: dict[str, set[str]] = {}
+    for look in looks:
+        plain = "abnormal" if look.file.label == ABNORMAL else "normal"
+        said.setdefault(look.pixels_sha256, set()).add(str(look.file.class_name) if supervised else plain)
+    order = {"normal": ""}  # first
+    return {
+        pixels: " and ".join(sorted(names, key=lambda name: order.get(name, name)))
+        for pixels, names in said.items()
+        if len(names) > 1
+    }
+
+
+def _draw_test(
+    pool: Sequence[Look], rules: Rules, notes: list[str], *, supervised: bool
+) -> tuple[list[Look], list[Look]]:
+    """Draw a test set of normal and abnormal patients; return the others that may be trained on, and the test set."""
     known = sum(look.patient is not None for look in pool)
     note = patients_or_permission(known, len(pool), rules.allow_image_split)
     notes += [] if note is None else [note]
     strata = [look.file.class_name or str(look.file.label) for look in pool]
     rest, test = split_test(_groups(pool).tolist(), strata, rules.test, rules.seed)
-    return [pool[i] for i in rest if pool[i].file.label != ABNORMAL], [pool[i] for i in test]
+    kept = [pool[i] for i in rest if supervised or pool[i].file.label != ABNORMAL]
+    return kept, [pool[i] for i in test]
 
 
 def _anonymous(kept: Sequence[Look], test: Sequence[Look]) -> str | None:
