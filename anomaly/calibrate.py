@@ -6,30 +6,35 @@ from the same source, P(p <= alpha) <= alpha. Held-out normals are never trained
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from anomaly.errors import DataError, ModelError
-from anomaly.records import Float32, Float64
+from anomaly.records import Float32, Float64, UInt8
 from anomaly.runs import Arrays, read_tensors, write_tensors
 
 CALIBRATION = "calibration.safetensors"
 PIXEL_QUANTILES = (0.5, 0.95, 0.99, 0.999, 1.0)
+_KEY = 8
+"""Bytes of a hash that tell films apart: that two of a million share them has a chance of 3 in 100 million."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What held-out normals look like to a method.
 
-    Their scores, float64 (n,) ascending; the quantiles of their maps' pixels (level -> value); and their features,
-    float32 (n, F) in the order of the scores, None where the method has none.
+    Their scores, float64 (n,) ascending; the quantiles of their maps' pixels (level -> value); their features,
+    float32 (n, F) in the order of the scores, None where the method has none; and which films they are, uint8 (n, 8)
+    as `film_keys` gives them in that order, None in a model of an older version.
     """
 
     scores: Float64
     pixel_quantiles: dict[str, float]
     features: Float32 | None = None
+    scans: UInt8 | None = None
 
     @property
     def smallest_alpha(self) -> float:
@@ -56,16 +61,27 @@ class Calibration:
         arrays: Arrays = {"scores": self.scores}
         if self.features is not None:
             arrays["features"] = self.features
+        if self.scans is not None:
+            arrays["scans"] = self.scans
         write_tensors(folder / CALIBRATION, arrays, {"pixel_quantiles": self.pixel_quantiles})
 
 
-def calibrate(scores: Float32, heatmaps: Float32, features: Float32 | None = None) -> Calibration:
+def film_keys(content_sha256: Iterable[str]) -> UInt8:
+    """Return what tells films apart, the first 8 bytes of the sha256 (hex) of each one's file: uint8 (n, 8)."""
+    hashes = [bytes.fromhex(digest)[:_KEY] for digest in content_sha256]
+    return np.frombuffer(b"".join(hashes), np.uint8).reshape(len(hashes), _KEY)
+
+
+def calibrate(
+    scores: Float32, heatmaps: Float32, features: Float32 | None = None, *, scans: UInt8 | None = None
+) -> Calibration:
     """Build a calibration from held-out normals.
 
     Args:
         scores: float32 (n,), finite.
         heatmaps: float32, >= 0, what their maps say of every pixel of film that they speak of, in any shape.
         features: float32 (n, F), where the method has them.
+        scans: uint8 (n, 8), which films they are, from `film_keys`.
 
     Raises:
         DataError: No held-out normal, or scores that are not finite.
@@ -75,7 +91,12 @@ def calibrate(scores: Float32, heatmaps: Float32, features: Float32 | None = Non
     values = np.quantile(heatmaps, PIXEL_QUANTILES)
     quantiles = {str(level): float(value) for level, value in zip(PIXEL_QUANTILES, values, strict=True)}
     order = np.argsort(scores, kind="stable")
-    return Calibration(scores[order].astype(np.float64), quantiles, None if features is None else features[order])
+    return Calibration(
+        scores[order].astype(np.float64),
+        quantiles,
+        None if features is None else features[order],
+        None if scans is None else scans[order],
+    )
 
 
 def load_calibration(folder: Path) -> Calibration:
@@ -87,6 +108,9 @@ def load_calibration(folder: Path) -> Calibration:
     try:
         arrays, meta = read_tensors(folder / CALIBRATION)
         quantiles = {k: float(v) for k, v in meta["pixel_quantiles"].items()}
-        return Calibration(arrays["scores"], quantiles, arrays.get("features"))
+        scores, scans = arrays["scores"], arrays.get("scans")
+        if scans is not None and scans.shape != (len(scores), _KEY):
+            raise ValueError(f"{folder / CALIBRATION} names other films than it holds scores of.")
+        return Calibration(scores, quantiles, arrays.get("features"), scans)
     except (DataError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{error} Fit or calibrate the model again, or copy its folder again.") from error

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,11 @@ Offline = Annotated[
     bool, typer.Option("--offline", envvar="ANOMALY_OFFLINE", help="Never use the network, not even for weights.")
 ]
 Alpha = Annotated[float | None, typer.Option("--alpha", min=0.0, max=1.0, help="Flag scans with p <= alpha.")]
+Panels = Annotated[str, typer.Option("--panels", help="Keep pictures of top:N, all or none.")]
+HashPaths = Annotated[bool, typer.Option("--hash-paths", help="Write hashes in place of file names.")]
+Split = Annotated[
+    str | None, typer.Option("--split", help="Only scans of this split of the fit or the set: test, dev, …")
+]
 
 _WORKERS = min(4, os.cpu_count() or 1)
 
@@ -95,6 +101,20 @@ def _print(text: str) -> None:
 def _notes(notes: Sequence[str], quiet: bool) -> None:
     for note in () if quiet else notes:
         _say(f"note: {note}")
+
+
+def _tell_scores(summary: Any, hash_paths: bool, as_json: bool, quiet: bool) -> None:
+    _notes(summary.notes, quiet)
+    if not (quiet or hash_paths):
+        _say("note: file names may hold patients' names, and they are in the results; --hash-paths leaves them out.")
+    if as_json:
+        _print(json.dumps(_plain(summary), indent=2))
+    else:
+        _print(
+            f"{summary.out / 'scores.csv'}\n{summary.scored} scored ({summary.flagged} flagged at alpha "
+            f"{summary.alpha:g}), {summary.failed} failed, {summary.images_per_second:.1f} images/s"
+        )
+    _exit_for(summary.failed)
 
 
 def _version(show: bool) -> None:
@@ -206,7 +226,10 @@ def inspect(
         _exit_for(found.failed)
 
 
-@app.command(help="Learn from normal scans alone.\n\nExample: anomaly fit NORMALS --normal-only -o runs/a")
+@app.command(
+    help="Learn from normal scans alone; supervised recipes from labels.\n\n"
+    "Example: anomaly fit NORMALS --normal-only -o runs/a"
+)
 def fit(
     scans: Scans,
     output: Output,
@@ -243,21 +266,9 @@ def fit(
         recipe = _recipe(detector, config, overrides, seed)
         if not quiet:
             _say(strongest_line(detector or (config.stem if config else "anogan")))
-        summary = fit(
-            scans,
-            output,
-            recipe,
-            normal_only=normal_only,
-            test=test,
-            allow_image_split=allow_image_split,
-            exclude_flagged=exclude_flagged,
-            resume=resume,
-            overwrite=overwrite,
-            offline=offline,
-            device=device,
-            workers=workers,
-            on_progress=on_progress,
-        )
+        work = partial(fit, scans, output, recipe, normal_only=normal_only, test=test, offline=offline, device=device)
+        work = partial(work, allow_image_split=allow_image_split, exclude_flagged=exclude_flagged, workers=workers)
+        summary = work(resume=resume, overwrite=overwrite, on_progress=on_progress)
         _notes(summary.notes, quiet)
         for reason in summary.failed:
             _say(f"skipped: {reason}")
@@ -268,8 +279,8 @@ def fit(
                 _say(f"left out: {count} {reason}")
             kept = f"{summary.test} kept for testing, " if summary.test else ""
             _print(
-                f"{summary.run}: trained on {summary.trained} normals, calibrated on {summary.held_out} held out, "
-                f"{kept}left out {sum(summary.left_out.values())}, unreadable {len(summary.failed)}"
+                f"{summary.run}: trained on {summary.trained} {summary.kind}, calibrated on {summary.held_out} "
+                f"normals held out, {kept}left out {sum(summary.left_out.values())}, unreadable {len(summary.failed)}"
             )
         _exit_for(len(summary.failed))
 
@@ -280,11 +291,9 @@ def score(
     model: ModelPath,
     output: Output,
     alpha: Alpha = None,
-    panels: Annotated[str, typer.Option("--panels", help="Keep pictures of top:N, all or none.")] = "top:200",
-    hash_paths: Annotated[bool, typer.Option("--hash-paths", help="Write hashes in place of file names.")] = False,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Only scans of this split of the fit or the set: test, dev, …")
-    ] = None,
+    panels: Panels = "top:200",
+    hash_paths: HashPaths = False,
+    split: Split = None,
     device: Device = "auto",
     workers: Workers = _WORKERS,
     resume: Resume = False,
@@ -298,33 +307,36 @@ def score(
         from anomaly.workflows.panels import parse_limit
         from anomaly.workflows.score import score
 
-        summary = score(
-            scans,
-            model,
-            output,
-            alpha=alpha,
-            panels=parse_limit(panels),
-            hash_paths=hash_paths,
-            split=split,
-            resume=resume,
-            overwrite=overwrite,
-            device=device,
-            workers=workers,
-            on_progress=on_progress,
-        )
-        _notes(summary.notes, quiet)
-        if not (quiet or hash_paths):
-            _say(
-                "note: file names may hold patients' names, and they are in the results; --hash-paths leaves them out."
-            )
-        if as_json:
-            _print(json.dumps(_plain(summary), indent=2))
-        else:
-            _print(
-                f"{summary.out / 'scores.csv'}\n{summary.scored} scored ({summary.flagged} flagged at alpha "
-                f"{summary.alpha:g}), {summary.failed} failed, {summary.images_per_second:.1f} images/s"
-            )
-        _exit_for(summary.failed)
+        work = partial(score, scans, model, output, alpha=alpha, panels=parse_limit(panels), hash_paths=hash_paths)
+        work = partial(work, split=split, resume=resume, overwrite=overwrite, device=device, workers=workers)
+        _tell_scores(work(on_progress=on_progress), hash_paths, as_json, quiet)
+
+
+@app.command(help="Score with all models of a folder together.\n\nExample: anomaly ensemble SCANS models -o out")
+def ensemble(
+    scans: Scans,
+    models: Annotated[Path, typer.Argument(metavar="MODELS", help="A folder of run folders: the members.")],
+    output: Output,
+    alpha: Alpha = None,
+    panels: Panels = "top:200",
+    hash_paths: HashPaths = False,
+    split: Split = None,
+    device: Device = "auto",
+    workers: Workers = _WORKERS,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score every member, and write what they say together."""
+    with _front(verbose, quiet, resumable=True) as on_progress:
+        from anomaly.workflows.ensemble import ensemble
+        from anomaly.workflows.panels import parse_limit
+
+        work = partial(ensemble, scans, models, output, alpha=alpha, panels=parse_limit(panels), hash_paths=hash_paths)
+        work = partial(work, split=split, resume=resume, overwrite=overwrite, device=device, workers=workers)
+        _tell_scores(work(on_progress=on_progress), hash_paths, as_json, quiet)
 
 
 @app.command(
@@ -346,6 +358,7 @@ def evaluate(
 ) -> None:
     """Evaluate a results folder."""
     with _front(verbose, quiet):
+        from anomaly.workflows.classification import TABLES
         from anomaly.workflows.evaluate import EVALUATION, evaluate
 
         result = evaluate(out, labels=labels, alpha=alpha)
@@ -359,6 +372,8 @@ def evaluate(
                 f"flagged at alpha {a['alpha']:g}: {a['flagged']} of {a['normals']} normals "
                 f"({a['rate']:.3f} [{a['low']:.3f}, {a['high']:.3f}])"
             )
+        if result.classification:
+            _print("\n" + (out / TABLES).read_text(encoding="utf-8", errors="replace").rstrip())
         _notes([*result.notes, f"{result.unknown} of unknown label and {result.failed} unreadable left out."], quiet)
 
 
@@ -391,6 +406,24 @@ def heatmaps(
 
         count = draw_heatmaps(out, contour=contour, top=top, on_progress=on_progress)
         _print(f"{out / 'heatmaps'}: {count} drawn")
+
+
+@app.command(help="Say how much of the heat lies inside the lungs.\n\nExample: anomaly attention out --masks MASKS")
+def attention(
+    out: Results,
+    masks: Annotated[Path, typer.Option("--masks", help="Folder of lung masks, laid out and named as the scans.")],
+    top: Annotated[int, typer.Option("--top", min=0, help="Draw this many of the worst.")] = 24,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure where a method looks."""
+    with _front(verbose, quiet) as on_progress:
+        from anomaly.workflows.attention import attention, render
+
+        found = attention(out, masks, top=top, on_progress=on_progress)
+        _notes(found.notes, quiet)
+        _print(json.dumps(found.to_dict(), indent=2) if as_json else render(found))
 
 
 @app.command(

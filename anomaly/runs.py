@@ -30,7 +30,7 @@ Arrays = dict[str, NDArray[Any]]
 
 RECEIPT = "receipt.json"
 _PART = ".part-"
-_RESUMABLE = ("fit", "score")
+_RESUMABLE = ("fit", "score", "ensemble")
 _VERSIONED = ("torch", "torchvision", "timm", "anomalib", "lightning", "numpy", "opencv-python-headless", "pydicom")
 
 

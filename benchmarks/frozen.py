@@ -41,7 +41,7 @@ from anomaly.scans.walk import list_scans
 from anomaly.workflows.fit import resolve
 from anomaly.workflows.model import load_model
 from anomaly.workflows.score import score_paths
-from anomaly.workflows.selection import run_splits
+from anomaly.workflows.splits import run_splits
 
 FOLDER = WORK / "frozen"
 LAYERS = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from anomaly.calibrate import CALIBRATION, PIXEL_QUANTILES, Calibration, calibrate, load_calibration
+from anomaly.calibrate import CALIBRATION, PIXEL_QUANTILES, Calibration, calibrate, film_keys, load_calibration
 from anomaly.errors import DataError, ModelError
 from anomaly.runs import read_tensors, write_tensors
 
@@ -102,6 +103,25 @@ def test_features_stay_with_their_scores_and_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(features, [[1, 1], [1, 1], [2, 4], [3, 9]])
     of_scores(scores).save(tmp_path)
     assert load_calibration(tmp_path).features is None
+
+
+def test_films_stay_with_their_scores_and_are_kept(tmp_path: Path) -> None:
+    scores = np.array([3, 1, 2, 1], np.float32)
+    hashes = [sha256(name.encode()).hexdigest() for name in "abcd"]
+    keys = film_keys(hashes)
+    assert keys.dtype == np.uint8
+    assert [key.tobytes().hex() for key in keys] == [digest[:16] for digest in hashes]
+    calibration = calibrate(scores, np.ones((4, 4, 4), np.float32), scans=keys)
+    calibration.save(tmp_path)
+    scans = load_calibration(tmp_path).scans
+    assert scans is not None
+    np.testing.assert_array_equal(scans, keys[[1, 3, 2, 0]])
+    of_scores(scores).save(tmp_path)
+    assert load_calibration(tmp_path).scans is None
+    assert film_keys([]).shape == (0, 8)
+    Calibration(calibration.scores, calibration.pixel_quantiles, None, keys[:3]).save(tmp_path)
+    with pytest.raises(ModelError, match="other films"):
+        load_calibration(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "no scores", "no quantiles", "no mapping"])

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from anomaly.errors import DataError
+from anomaly.evaluate.classify import UnknownClassError
 from anomaly.evaluate.intervals import wilson
 from anomaly.evaluate.table import MetricRow, evaluate_scores, to_dicts, to_markdown
 from anomaly.records import NORMAL
 from anomaly.runs import RECEIPT, read_json, write_json, write_text
 from anomaly.scans.manifest import parse_label
+from anomaly.workflows.classification import Classification, classify, to_dict
 from anomaly.workflows.journal import read_journal
 from anomaly.workflows.results import ScoreLine, flags, read_scores
 
@@ -31,15 +33,17 @@ class Evaluation:
     alarms: dict[str, Any] | None
     """Share of normals flagged at the run's alpha: {alpha, flagged, normals, rate, low, high}."""
     notes: tuple[str, ...]
+    classification: Classification | None = None
+    """How well the classes themselves are told apart; None where the method knows none, or no scan's is known."""
 
 
 def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = None, n_boot: int = 2000) -> Evaluation:
-    """Evaluate a scoring run and write evaluation.json and evaluation.md into it.
+    """Evaluate a scoring run and write evaluation.json and evaluation.md into it; of a classifier, its classes too.
 
     Args:
         out: A folder written by `anomaly score`.
         labels: A CSV with `scan_id` or `path`, and `label` (0, 1, normal, abnormal, empty); None for the labels the
-            run found in its manifest or class folders.
+            run found in its manifest or class folders. The tables of a classifier keep the classes that the run found.
         alpha: At which to count false alarms among the normals; None for the run's own.
         n_boot: Bootstrap replicates, resampling whole patients.
 
@@ -65,7 +69,19 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
     else:
         rows = []
         notes.append("Not computable: no scan has a label. Give --labels CSV with the columns path and label.")
-    evaluation = Evaluation(rows, len(scored) - len(kept), len(lines) - len(scored), _alarms(kept, alpha), tuple(notes))
+    classification = None
+    try:
+        classification = classify(out, n_boot=n_boot)
+    except UnknownClassError as error:  # a set with other classes: its normals and abnormals count all the same
+        notes.append(f"No tables of classes. {error}")
+    evaluation = Evaluation(
+        rows,
+        len(scored) - len(kept),
+        len(lines) - len(scored),
+        _alarms(kept, alpha),
+        tuple(notes),
+        classification,
+    )
     write_json(
         out / EVALUATION,
         {
@@ -74,6 +90,7 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
             "failed": evaluation.failed,
             "false_alarms": evaluation.alarms,
             "notes": list(notes),
+            "classification": None if classification is None else to_dict(classification),
         },
     )
     write_text(out / "evaluation.md", (to_markdown(rows) if rows else "\n".join(notes)) + "\n")

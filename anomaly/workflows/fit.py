@@ -12,26 +12,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.calibrate import Calibration, calibrate
+from anomaly.calibrate import Calibration, calibrate, film_keys
 from anomaly.config import Recipe, dump_recipe, load_recipe, validate
-from anomaly.detectors.base import Detector
+from anomaly.detectors.base import Detector, SupervisedConfig
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.cache import open_cache
 from anomaly.prepare.prepare import Preparation
 from anomaly.prepare.register import NOT_REGISTERED
 from anomaly.prepare.source import FilmSpool, ImageSpool
-from anomaly.records import Float32
+from anomaly.records import ABNORMAL, Float32, Target
 from anomaly.registry import detector_class
 from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_json, write_table, write_text
 from anomaly.scans.quality import EXCLUDING
-from anomaly.scans.walk import list_scans
+from anomaly.scans.walk import Listing, list_scans
+from anomaly.workflows.classes import select_labelled
 from anomaly.workflows.fingerprint import FINGERPRINT, content_digest, fingerprint
+from anomaly.workflows.history import draw_history
 from anomaly.workflows.model import save_model
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import read_files
 from anomaly.workflows.register import finish_films, fit_preparation, refusal_notes
 from anomaly.workflows.selection import (
-    SPLITS,
     Look,
     Roles,
     Rules,
@@ -39,9 +40,9 @@ from anomaly.workflows.selection import (
     assign_roles,
     count_reasons,
     enough,
-    run_splits,
     select_normals,
 )
+from anomaly.workflows.splits import SPLITS, run_splits
 from anomaly.workflows.weights import ensure_weights
 
 log = logging.getLogger("anomaly")
@@ -53,6 +54,8 @@ class FitSummary:
 
     run: Path
     trained: int
+    kind: str
+    """What it was trained on, in words: "normals"."""
     held_out: int
     test: int
     left_out: dict[str, int]
@@ -88,7 +91,7 @@ def fit(
     workers: int = 2,
     on_progress: Ticker = silent,
 ) -> FitSummary:
-    """Fit a recipe on a folder of normals and write a run folder.
+    """Fit a recipe on a folder of normals, or of labelled scans where its method is supervised; write a run folder.
 
     Args:
         scans: A file, folder or manifest CSV.
@@ -115,8 +118,8 @@ def fit(
     if detector.backbone is not None:
         ensure_weights(detector.backbone, offline=offline, say=log.warning)
     listing = list_scans(scans)
-    selection = select_normals(listing, normal_only=normal_only)
-    enough(len(selection.chosen), str(scans), selection.left_out)
+    selection = _select(listing, detector, recipe, normal_only=normal_only)
+    enough(sum(file.label != ABNORMAL for file in selection.chosen), str(scans), selection.left_out)
     unfit = EXCLUDING - ({"colour"} if recipe.prepare.channels == 3 else set())
     exclude = frozenset(unfit) if exclude_flagged else frozenset()
     rules = Rules(recipe.calibration, recipe.seed, test, allow_image_split, exclude)
@@ -157,7 +160,8 @@ def fit(
         train, held_out = ([place[look.file.scan_id] for look in part] for part in (roles.train, roles.calibration))
         unregistered: list[str] = []
         if not preparation.fitted:
-            preparation = fit_preparation(preparation, films, train, on_progress)
+            healthy = [place[look.file.scan_id] for look in roles.train if look.file.label != ABNORMAL]
+            preparation = fit_preparation(preparation, films, healthy, on_progress)
             refused = finish_films(preparation, films, train + held_out, images, workers, on_progress)
             kept = zip((*roles.train, *roles.calibration), refused, strict=True)
             remarks = {look.file.scan_id: NOT_REGISTERED for look, was in kept if was}
@@ -171,11 +175,13 @@ def fit(
             facts["notes"] += unregistered
         waiting.close()
         recorder = RunRecorder(output, resume=resume, on_progress=on_progress)
-        detector.fit(images.source(train, roles.groups[: len(train)]), recorder=recorder)
+        targets = _targets(roles) if detector.supervised else None
+        detector.fit(images.source(train, roles.groups[: len(train)]), targets, recorder=recorder)
         recorder.flush()
         facts["notes"] += recorder.warnings
         inside = images.inside(held_out)
-        calibration = calibrate(*score_in_chunks(detector, images.take(held_out), inside, on_progress, "calibrating"))
+        found = score_in_chunks(detector, images.take(held_out), inside, on_progress, "calibrating")
+        calibration = calibrate(*found, scans=film_keys(look.content_sha256 for look in roles.calibration))
         facts |= {**detector.made_of(), "trained": len(train), "held_out": len(held_out), "test": len(roles.test)}
         data = {
             "fingerprint_sha256": told["sha256"],
@@ -191,12 +197,29 @@ def fit(
         if preparation.registers:
             data["not_registered"] = sum(facts["not_registered"].values())
         save_model(output / "model", recipe, preparation, detector, calibration, data=data)
+        draw_history(output)
     unreadable = tuple(reason for _, reason in roles.failed)
     warned = (*unregistered, *recorder.warnings)
     notes = (*notes, *listing.notes, *roles.notes, *warned, *_notes(roles, calibration, recipe.calibration.alpha))
-    return FitSummary(
-        output, len(train), len(held_out), len(roles.test), count_reasons(roles.left_out), unreadable, notes
-    )
+    reasons = count_reasons(roles.left_out)
+    kind = f"scans of {len(detector.classes)} classes" if detector.supervised else "normals"
+    return FitSummary(output, len(train), kind, len(held_out), len(roles.test), reasons, unreadable, notes)
+
+
+def _select(listing: Listing, detector: Detector, recipe: Recipe, *, normal_only: bool) -> Selection:
+    """Choose what may be learnt from: normals, or for a supervised method every class."""
+    if not isinstance(detector.config, SupervisedConfig):
+        return select_normals(listing, normal_only=normal_only)
+    if normal_only:
+        raise UsageError(
+            f"--normal-only: {recipe.method} is supervised and learns from scans of every class; leave the flag out, "
+            "or take an unsupervised recipe (`anomaly models`)."
+        )
+    return select_labelled(listing, detector.config)
+
+
+def _targets(roles: Roles) -> list[Target]:
+    return [Target(look.file.label, look.file.class_name) for look in roles.train]
 
 
 def _say_memory(memory: int | None, films: int) -> tuple[str, ...]:

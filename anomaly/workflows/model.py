@@ -19,8 +19,9 @@ from anomaly.prepare.register import Template
 from anomaly.registry import detector_class
 from anomaly.runs import owner, read_json, read_tensors, sha256_of, write_json, write_tensors, write_text
 
-SCHEMA_VERSION = 3
-"""1: without prepare.register. 2: without the features of held-out normals."""
+SCHEMA_VERSION = 4
+"""1: without prepare.register. 2: without the features of held-out normals. 3: without the films that calibration
+scores are of."""
 MODEL_JSON = "model.json"
 PREPARATION = "preparation.safetensors"
 """What the preparation has learnt from the normals, where it learns anything."""
@@ -199,7 +200,14 @@ def read_facts(folder: Path) -> ModelFacts:
     return facts
 
 
+_NORMALS = """Fitted on normal scans only, with anomaly {version}. A score ranks scans by how unusual they look beside
+those normals; a p-value says what share of the held-out normals score as high."""
+_LABELLED = """Trained on labelled scans, with anomaly {version}: a score is 1 - P(normal), and says nothing of what
+is in none of the classes it learnt. A p-value says what share of the held-out normals score as high."""
+
+
 def _card(facts: ModelFacts) -> str:
+    origin = (_LABELLED if "classes" in facts.data else _NORMALS).format(version=facts.anomaly_version)
     registered = "" if facts.prepare.registration == "none" else _REGISTERED
     share = facts.prepare.central_crop
     cropped = _CROPPED.format(share=share) if share < 1 else ""
@@ -208,9 +216,7 @@ def _card(facts: ModelFacts) -> str:
 
 {INTENDED_USE}
 
-Fitted on normal scans only, with anomaly {facts.anomaly_version}. A score ranks scans by how unusual they look beside
-those normals; a p-value says what share of the held-out normals score as high. On scans from another site, scanner or
-age group both shift: recalibrate with `anomaly calibrate`.
+{origin} On scans from another site, scanner or age group both shift: recalibrate with `anomaly calibrate`.
 {registered}{cropped}
 {counts}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from anomaly.calibrate import calibrate
+from anomaly.calibrate import calibrate, film_keys
 from anomaly.prepare.cache import open_cache
 from anomaly.prepare.source import ImageSpool
 from anomaly.runs import claim_folder, receipt, sha256_of, write_table
@@ -16,7 +16,8 @@ from anomaly.workflows.model import MODEL_JSON, describe_model, find_model, load
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import read_files
 from anomaly.workflows.register import refusal_notes, was_refused
-from anomaly.workflows.selection import SPLITS, TEST, TRAIN, count_reasons, enough, run_splits, select_normals
+from anomaly.workflows.selection import TEST, TRAIN, count_reasons, enough, select_normals
+from anomaly.workflows.splits import SPLITS, run_splits
 
 
 def recalibrate(
@@ -60,6 +61,7 @@ def recalibrate(
         seen_by = run_splits(model_path)
         used = {row["content_sha256"] for row in seen_by if row["role"] in (TRAIN, TEST)}
         refused: list[bool] = []
+        contents: list[str] = []
         failed, left_out = [], [*selection.left_out, *((file, "of a test split") for file in selection.test)]
         outcomes = read_files(
             chosen,
@@ -71,17 +73,19 @@ def recalibrate(
         )
         for done, outcome in enumerate(outcomes, start=1):
             on_progress(done, len(chosen), "reading")
-            if outcome.prepared is None:
+            if outcome.prepared is None or outcome.findings is None:
                 failed.append(outcome.error or "unreadable")
-            elif outcome.findings is not None and outcome.findings.content_sha256 in used:
+            elif outcome.findings.content_sha256 in used:
                 left_out.append((outcome.file, "trained or tested on by this model"))
             else:
                 images.append(outcome.prepared.image, outcome.prepared.inside)
                 refused.append(was_refused(outcome.prepared))
+                contents.append(outcome.findings.content_sha256)
         reasons = count_reasons(left_out)
         enough(len(images), str(normals), left_out)
         inside = images.inside(range(len(images)))
-        calibration = calibrate(*score_in_chunks(model.detector, images.all(), inside, on_progress, "calibrating"))
+        found = score_in_chunks(model.detector, images.all(), inside, on_progress, "calibrating")
+        calibration = calibrate(*found, scans=film_keys(contents))
         if seen_by:  # so that the new run, too, says what its weights have seen
             write_table(output / SPLITS, [list(seen_by[0]), *(list(row.values()) for row in seen_by)])
         new = output / "model"
@@ -104,4 +108,6 @@ def recalibrate(
         notes += [f"The smallest p-value these {len(images)} normals can give is {calibration.smallest_alpha:.3g}."]
     if not seen_by:
         notes.append("The model came without its splits.csv, so nothing shows that it was not trained on these scans.")
-    return FitSummary(output, 0, data["held_out_normals"], 0, reasons, tuple(failed), (*listing.notes, *notes))
+    return FitSummary(
+        output, 0, "normals", data["held_out_normals"], 0, reasons, tuple(failed), (*listing.notes, *notes)
+    )

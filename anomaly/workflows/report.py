@@ -15,6 +15,8 @@ from anomaly.calibrate import Calibration, load_calibration
 from anomaly.heatmaps import HeatScale, colour_stops
 from anomaly.records import ABNORMAL, NORMAL, UInt8
 from anomaly.runs import RECEIPT, read_json, write_text
+from anomaly.workflows.attention import attention_on_page
+from anomaly.workflows.classification import CLASSIFICATION, CONFUSION, RELIABILITY, ROC
 from anomaly.workflows.draw import draw, enlarged, heat_scale, panel_path
 from anomaly.workflows.evaluate import EVALUATION
 from anomaly.workflows.panels import Panel, load_panel
@@ -25,6 +27,7 @@ from anomaly.workflows.tsne import draw_features
 
 REPORT = "report.html"
 _TERM_SIDE = 300
+_SHOWN = 0.62  # of a picture's pixels, so that its letters are about as large as the page's small ones
 _LABEL = 12.0  # hundredths of the bar that a label takes
 
 
@@ -83,6 +86,7 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
     page = Environment(loader=PackageLoader("anomaly", "workflows"), autoescape=True, undefined=StrictUndefined)
     features = draw_features(out, lines, calibration, alpha=alpha)
     evaluation = read_json(out / EVALUATION) if (out / EVALUATION).is_file() else None
+    classification = read_json(out / CLASSIFICATION) if (out / CLASSIFICATION).is_file() else None
     text = page.get_template("report.html.j2").render(
         version=anomaly.__version__,
         receipt=receipt,
@@ -98,14 +102,37 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
         histogram=_histogram(scored, calibration, alpha) if scored else None,
         features=features,
         tsne=png_uri(features.file) if features and features.file else None,
+        attention=attention_on_page(out),
         cards=cards,
         colours=colour_stops(24),
         ticks=_ticks(scale),
         unit=scale.unit,
         evaluation=evaluation,
+        classification=classification,
+        class_pictures=_class_pictures(out) if classification else [],
     )
     write_text(out / REPORT, text.encode("utf-8", errors="replace").decode("utf-8"))
     return out / REPORT
+
+
+def _class_pictures(out: Path) -> list[tuple[str, str, int]]:
+    """Return what each picture of a classifier's answers shows, its data URI and its width on the page, if it is there.
+
+    The more classes, the larger they are drawn: one width for all would leave some too small to read.
+    """
+    from PIL import Image
+
+    said = {
+        CONFUSION: "Films by true and predicted class",
+        ROC: "ROC curves, each class against the rest",
+        RELIABILITY: "How far probabilities can be believed: points on the dotted line are as often right as they say",
+    }
+    pictures = []
+    for name, caption in said.items():
+        if (out / name).is_file():
+            with Image.open(out / name) as picture:
+                pictures.append((caption, png_uri(out / name), round(_SHOWN * picture.width)))
+    return pictures
 
 
 def _card(out: Path, line: ScoreLine, scale: HeatScale, alpha: float) -> _Card:

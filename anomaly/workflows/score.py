@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomaly.detectors.base import SupervisedConfig
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.cache import open_cache
 from anomaly.records import Float32, Prepared, ResultRow, ScanFile
@@ -19,19 +20,25 @@ from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
 from anomaly.scans.patients import hash_patient
 from anomaly.scans.quality import EXCLUDING
 from anomaly.scans.walk import list_scans
+from anomaly.workflows.attention import ATTENDED
+from anomaly.workflows.classes import as_known
+from anomaly.workflows.classification import CLASSIFIED
 from anomaly.workflows.draw import draw_heatmaps
 from anomaly.workflows.evaluate import EVALUATION
 from anomaly.workflows.journal import Journal, pack_features
 from anomaly.workflows.model import MODEL_JSON, Model, find_model, load_model
 from anomaly.workflows.panels import Panel, PanelShelf, make_panel
+from anomaly.workflows.predictions import PREDICTIONS, write_predictions
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import Outcome, read_files
 from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
-from anomaly.workflows.selection import files_of_split
+from anomaly.workflows.splits import files_of_split
 from anomaly.workflows.tsne import TSNE
 
 _BESIDE = ("trivial", "seconds", "stamp", "features")
 """What a line of the journal says beside the row."""
+DERIVED = (EVALUATION, "evaluation.md", "report.html", TSNE, PREDICTIONS, *CLASSIFIED, *ATTENDED)
+"""Files made of a run's results, which no longer hold once it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +183,9 @@ def score(
     if resume:
         _same_work(output, model_hash, hash_paths, split)
     files = list(listing.files) if split is None else files_of_split(listing.files, split, model_path)
+    classes = model.detector.classes
+    if isinstance(model.detector.config, SupervisedConfig) and classes:
+        files = [as_known(file, model.detector.config.classes, classes) for file in files]
     claim_folder(output, command="score", resume=resume, overwrite=overwrite, inputs=(scans, model_path))
     files = [_disguise(file) for file in files] if hash_paths else files
     facts: dict[str, Any] = {
@@ -192,6 +202,8 @@ def score(
         "not_images": listing.others,
         "notes": [] if hash_paths else list(listing.notes),  # they name files and folders
     }
+    if classes:
+        facts |= {"classes": list(classes), "cut": model.detector.cut}
     if hash_paths:
         facts["argv"] = ["SCANS" if Path(word) == scans else word for word in sys.argv[1:]]
     with receipt(output, "score", facts):
@@ -211,6 +223,8 @@ def score(
         finally:  # what was finished is usable, whatever stopped the rest
             rows = [_row(file, journal.entries[file.scan_id]) for file in files if file.scan_id in journal.entries]
             write_scores(output, rows, alpha=alpha)
+            if classes:
+                write_predictions(output, rows, classes)
         draw_heatmaps(output, on_progress=on_progress)
         write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
         scored = sum(row.score is not None for row in rows)
@@ -290,7 +304,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[int] | None]) -> None:
     """Drop what an earlier run says of files that failed, are gone or no longer the same; and what rested on it."""
-    for derived in (EVALUATION, "evaluation.md", "report.html", TSNE):
+    for derived in DERIVED:
         (output / derived).unlink(missing_ok=True)
     stale = [
         scan_id

@@ -49,12 +49,24 @@ SMALL: dict[str, dict[str, Any]] = {
         "score_batch": BATCH,
     },
     "anomalib": {"model": "Ganomaly", "steps": 2, "batch": 4, "score_batch": BATCH},
+    "classifier": {
+        "arch": "mobilenet_v3_small",
+        "backbone_weights": "none",
+        "epochs": 1,
+        "frozen_epochs": 0,
+        "batch": 8,
+        "precision": "fp32",
+        "score_batch": BATCH,
+    },
     "feature-gaussian": {**RANDOM, "layers": ("layer1",)},
     "padim": {**RANDOM, "layers": ("layer1", "layer2"), "features": 20},
     "patchcore": {**RANDOM, "layers": ("layer1", "layer2"), "bank_mb": 0.1},
     "pixel-stats": {"score_batch": BATCH},
 }
 """Every registered method, shrunk to about a second or less."""
+
+OTHERS: dict[str, dict[str, Any]] = {"classifier, another network": {"arch": "squeezenet1_1", "stages": 2}}
+"""Further cases: a method's name, what is after the comma to tell it by, and what else is set."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +78,16 @@ class Case:
     films: Float32
     fitted: Detector
 
+    settings: dict[str, Any]
+
     def new(self, *, seed: int = 0, **settings: Any) -> Detector:
-        return build(self.method, seed=seed, **settings)
+        return build(self.method, seed=seed, **{**self.settings, **settings})
+
+
+def fit(detector: Detector, films: Float32, groups: Any = None) -> Detector:
+    """Fit, with every other film called abnormal where a method needs labels."""
+    labels = [Target(i % 2, ("normal", "sick")[i % 2]) for i in range(len(films))]
+    return detector.fit(ArraySource(films, groups), labels if detector.supervised else None)
 
 
 def build(method: str, *, seed: int = 0, **settings: Any) -> Detector:
@@ -105,11 +125,12 @@ def rows(output: DetectorOutput, index: Any) -> DetectorOutput:
     )
 
 
-@pytest.fixture(scope="module", params=sorted(METHODS))
+@pytest.fixture(scope="module", params=[*sorted(METHODS), *OTHERS])
 def case(request: pytest.FixtureRequest, phantom_images: Callable[..., Float32]) -> Case:
     images = phantom_images(30, SIZE)
     train, films = images[:20], images[20:]
-    return Case(request.param, train, films, build(request.param).fit(ArraySource(train)))
+    method, settings = request.param.partition(",")[0], OTHERS.get(request.param, {})
+    return Case(method, train, films, fit(build(method, **settings), train), settings)
 
 
 def test_every_registered_method_is_in_this_suite() -> None:
@@ -171,7 +192,7 @@ def test_fitting_leaves_its_input_and_the_global_random_states_alone(case: Case)
     train = case.train.copy()
     train.setflags(write=False)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]  # noqa: NPY002
-    case.new().fit(ArraySource(train))
+    fit(case.new(), train)
     np.testing.assert_array_equal(train, case.train)
     assert torch.equal(torch_state, torch.get_rng_state())
     np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
@@ -218,18 +239,18 @@ def test_saving_twice_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_fit(case: Case) -> None:
-    same(case.fitted.score(case.films), case.new().fit(ArraySource(case.train)).score(case.films))
+    same(case.fitted.score(case.films), fit(case.new(), case.train).score(case.films))
 
 
 def test_a_second_fit_forgets_the_first(case: Case) -> None:
-    twice = case.new().fit(ArraySource(-case.train)).fit(ArraySource(case.train))
+    twice = fit(fit(case.new(), -case.train), case.train)
     same(case.fitted.score(case.films), twice.score(case.films))
 
 
 def test_a_failed_fit_leaves_nothing_fitted(case: Case) -> None:
-    detector = case.new().fit(ArraySource(case.train))
+    detector = fit(case.new(), case.train)
     with pytest.raises(DataError):
-        detector.fit(ArraySource(case.train + 3))
+        fit(detector, case.train + 3)
     with pytest.raises(ModelError):
         detector.score(case.films)
 
@@ -261,14 +282,14 @@ def test_images_that_break_the_contract_are_refused(case: Case, wrong: str) -> N
     with pytest.raises(DataError, match=str(SIZE)):
         case.fitted.score(films)
     with pytest.raises(DataError, match=str(SIZE)):
-        case.new().fit(ArraySource(films))
+        fit(case.new(), films)
 
 
 def test_one_wrong_image_late_in_the_source_is_refused(case: Case) -> None:
     films = case.train.copy()
     films[-1, 0, 3, 3] = np.nan
     with pytest.raises(DataError):
-        case.new().fit(ArraySource(films))
+        fit(case.new(), films)
 
 
 def test_images_with_other_channels_than_fitted_are_refused(case: Case) -> None:
@@ -278,7 +299,7 @@ def test_images_with_other_channels_than_fitted_are_refused(case: Case) -> None:
 
 def test_a_fit_on_no_images_is_refused(case: Case) -> None:
     with pytest.raises(DataError, match="at least one"):
-        case.new().fit(ArraySource(case.train[:0]))
+        fit(case.new(), case.train[:0])
 
 
 def test_labels_are_refused_by_an_unsupervised_method_and_needed_by_a_supervised_one(case: Case) -> None:
@@ -288,22 +309,22 @@ def test_labels_are_refused_by_an_unsupervised_method_and_needed_by_a_supervised
         case.new().fit(ArraySource(case.train), given)
 
 
-HOLDS_OUT = {"anogan", "atlas"}
+HOLDS_OUT = {"anogan", "atlas", "classifier"}
 """Methods that hold part of the films out inside fit, by patient."""
 
 
 def test_patient_groups_move_only_a_fit_that_holds_part_of_the_films_out(case: Case) -> None:
     if case.method in HOLDS_OUT:
         pairs = np.arange(len(case.train), dtype=np.int64) // 2
-        paired = case.new().fit(ArraySource(case.train, pairs)).score(case.films)
+        paired = fit(case.new(), case.train, pairs).score(case.films)
         assert (paired.scores != case.fitted.score(case.films).scores).any()
         return
     groups = np.zeros(len(case.train), np.int64)
-    same(case.fitted.score(case.films), case.new().fit(ArraySource(case.train, groups)).score(case.films))
+    same(case.fitted.score(case.films), fit(case.new(), case.train, groups).score(case.films))
 
 
 def test_colour_images_fit_save_and_score(case: Case, tmp_path: Path) -> None:
-    detector = case.new().fit(ArraySource(coloured(case.train)))
+    detector = fit(case.new(), coloured(case.train))
     films = coloured(case.films)
     out = detector.score(films)
     assert out.heatmaps is not None

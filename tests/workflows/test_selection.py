@@ -21,9 +21,9 @@ from anomaly.workflows.selection import (
     assign_roles,
     count_reasons,
     data_digest,
-    files_of_split,
     select_normals,
 )
+from anomaly.workflows.splits import files_of_split
 
 RULES = Rules(CalibrationConfig(fraction=0.25, minimum=4))
 
