@@ -22,10 +22,11 @@ from anomaly.errors import UsageError
 from anomaly.registry import METHODS, detector_class
 
 RECIPES = [
-    *("anogan", "anogan-2017", "anomalib", "atlas", "feature-gaussian", "padim", "padim-max", "patchcore"),
-    *("patchcore-max", "pixel-stats"),
+    *("alexnet", "anogan", "anogan-2017", "anomalib", "atlas", "densenet161", "efficientnet_b5", "feature-gaussian"),
+    *("mobilenet_v2", "mobilenet_v3_large", "padim", "padim-max", "patchcore", "patchcore-max", "pixel-stats"),
+    *("resnet152", "resnet18", "resnet50", "resnetv2_50", "vgg16", "xception"),
 ]
-AT_DEFAULTS = ["anogan", "anomalib", "atlas", "feature-gaussian", "padim", "patchcore", "pixel-stats"]
+AT_DEFAULTS = ["anogan", "anomalib", "atlas", "feature-gaussian", "padim", "patchcore", "pixel-stats", "resnet18"]
 """Recipes that spell out their method's defaults; others exist to change them."""
 
 

@@ -193,7 +193,9 @@ class _Seen:
             UsageError: Tokens come after the last such map, or none at all.
         """
         before = next(i for i in reversed(range(len(self.finished))) if self._is_layer(i))
-        for name, _, shape, pooled in reversed(self.finished[:before]):
+        for name, module, shape, pooled in reversed(self.finished[:before]):
+            if isinstance(module, nn.Dropout | nn.Identity):
+                continue
             if len(shape) == 3:  # tokens: what a map says was mixed since
                 break
             if len(shape) == 4 and shape[2] * shape[3] > 1 and not pooled:

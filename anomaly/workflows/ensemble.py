@@ -272,8 +272,8 @@ def _notes(together: Ensemble, alpha: float, kept: int, wanted: int) -> list[str
     if together.bound is not None:
         notes.append(
             f"p-values are twice the mean of the members' own, at most 1: valid, but conservative. {together.bound} "
-            "Exact ones take members fitted on the same films with the same seed, or brought to one folder of normals "
-            "by `anomaly calibrate`."
+            "Sharper ones take members fitted on the same films with the same seed, or all brought to one folder of "
+            "normals by `anomaly calibrate`."
         )
     if alpha < together.smallest_alpha:
         notes.append(

@@ -1,9 +1,10 @@
 """The members of an ensemble: saved models found in a folder, and what their scores and maps say together.
 
 A member's score becomes z = (score - mean) / sd of its held-out normals, and the ensemble's score is the mean of z.
-Where the members have held-out normals in common, these give conformal p-values, as for one method; they are exact but
-for the members' weights, 1 / sd, which are not those that a fresh normal among the others would give. Where they have
-not, p = min(1, 2 x the mean of the members' p-values): twice the mean of p-values is one, however these hang together
+Where the members have held-out normals in common, these give conformal p-values, as for one method; exact but for the
+members' weights, 1 / sd, which fit the held-out normals a little better than a fresh one: of three members, 0.055 to
+0.059 of fresh normals had p <= 0.05 with 19 in common, 0.050 to 0.053 with 99 (simulated). Where they have not,
+p = min(1, 2 x the mean of the members' p-values): twice the mean of p-values is one, however these hang together
 (Rüschendorf, *Random variables with maximum sums*, Adv. Appl. Probab. 14, 1982; Vovk & Wang, *Combining p-values via
 averaging*, Biometrika 107, 2020).
 """
@@ -190,7 +191,7 @@ def _load(folder: Path, device: str) -> Member:
         raise UsageError(
             f"{folder} ({model.facts.method}) cannot be a member: its score is a plain squared error, which rib and "
             "diaphragm edges dominate: put among others with equal weight it lowers the AUROC (80 against 86 in the "
-            "literature we follow, MedIAnomaly): leave it out, or fit it with standardised terms."
+            "literature we follow, MedIAnomaly): leave it out, or fit it without that term."
         )
     scores = model.calibration.scores
     if np.ptp(scores) == 0:
@@ -237,9 +238,7 @@ def _why_bound(members: Sequence[Member], common: int) -> str:
     if old:
         verb = "were" if len(old) > 1 else "was"
         return f"{', '.join(old)} {verb} calibrated by an older version, which did not keep which normals it held out."
-    return (
-        f"The members have {common} held-out normals in common, and {FEWEST_IN_COMMON} are needed for exact p-values."
-    )
+    return f"The members have {common} held-out normals in common; p-values of their own take {FEWEST_IN_COMMON}."
 
 
 def _side(panel: Panel) -> int:

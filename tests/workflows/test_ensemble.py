@@ -395,7 +395,7 @@ def test_refusals(model: Path, cropped: Path, films: Path, tmp_path: Path, monke
             f"{models / 'b'} (pixel-stats)",
             "plain squared error",
             "MedIAnomaly",
-            "standardised terms",
+            "without that term",
             films=films,
             models=models,
             out=out,

@@ -2,6 +2,10 @@
 
 The table speaks of anomalib 2.7. It is closed: a model it does not name is not offered, for nobody has looked at
 whether its fit would go to the network.
+
+None of those that can be had here scores by a squared difference of pixels, which an ensemble refuses
+(`Detector.raw_squared_error`): Ganomaly compares latent vectors, and its map is an absolute difference; Draem redraws
+films too, but scores by a segmentation; the others look at features of a backbone.
 """
 
 from __future__ import annotations
