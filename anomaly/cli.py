@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from anomaly.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_SOME_FAILED, AnomalyError
+from anomaly.options import (
+    WORKERS,
+    Alpha,
+    ConfigFile,
+    DetectorName,
+    Device,
+    HashPaths,
+    Json,
+    ModelPath,
+    Offline,
+    Output,
+    Overrides,
+    Overwrite,
+    Panels,
+    Quiet,
+    Results,
+    Resume,
+    Scans,
+    Seed,
+    Split,
+    Verbose,
+    Workers,
+    exit_for,
+    front,
+    plain,
+    recipe_of,
+    say,
+    tell,
+    tell_notes,
+)
 
 RESEARCH_ONLY = "Research software, never a diagnosis."
 
@@ -35,93 +59,26 @@ weights_app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 
-Scans = Annotated[
-    Path,
-    typer.Argument(metavar="SCANS", help="A file, a folder (walked recursively), a manifest CSV or a MedMNIST .npz."),
-]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made.")]
-Results = Annotated[Path, typer.Argument(metavar="OUT", help="A folder written by `anomaly score`.")]
-ModelPath = Annotated[Path, typer.Option("-m", "--model", help="A run folder written by `anomaly fit`.")]
-DetectorName = Annotated[str | None, typer.Option("-d", "--detector", help="Recipe; `anomaly models` lists them.")]
-ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Your own recipe file.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: detector.search_steps=50.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where networks run.")]
-Workers = Annotated[int, typer.Option("-j", "--workers", min=1, help="Reading processes.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result of the same command.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only results and errors.")]
-Offline = Annotated[
-    bool, typer.Option("--offline", envvar="ANOMALY_OFFLINE", help="Never use the network, not even for weights.")
-]
-Alpha = Annotated[float | None, typer.Option("--alpha", min=0.0, max=1.0, help="Flag scans with p <= alpha.")]
-Panels = Annotated[str, typer.Option("--panels", help="Keep pictures of top:N, all or none.")]
-HashPaths = Annotated[bool, typer.Option("--hash-paths", help="Write hashes in place of file names.")]
-Split = Annotated[
-    str | None, typer.Option("--split", help="Only scans of this split of the fit or the set: test, dev, …")
-]
-
-_WORKERS = min(4, os.cpu_count() or 1)
-
-
-@contextmanager
-def _front(verbose: bool = False, quiet: bool = False, *, resumable: bool = False) -> Iterator[Any]:
-    """Set up messages and progress, and turn errors into one sentence and an exit code."""
-    from anomaly.workflows.progress import ticker
-
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    logging.getLogger("anomaly").setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
-    try:
-        with ticker(quiet) as on_progress:
-            yield on_progress
-    except KeyboardInterrupt:
-        go_on = " What was finished is kept; run the same command with --resume (not --overwrite) to go on."
-        _say("Interrupted." + (go_on if resumable else ""))
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except AnomalyError as error:
-        if verbose:
-            logging.getLogger("anomaly").exception("error")
-        _say(f"error: {error}")
-        raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(EXIT_BUG) from None
-
-
-def _say(text: str) -> None:
-    typer.echo(text.encode("utf-8", errors="backslashreplace").decode("utf-8"), err=True)
-
-
-def _print(text: str) -> None:
-    typer.echo(text.encode("utf-8", errors="backslashreplace").decode("utf-8"))
-
-
-def _notes(notes: Sequence[str], quiet: bool) -> None:
-    for note in () if quiet else notes:
-        _say(f"note: {note}")
-
 
 def _tell_scores(summary: Any, hash_paths: bool, as_json: bool, quiet: bool) -> None:
-    _notes(summary.notes, quiet)
+    tell_notes(summary.notes, quiet)
     if not (quiet or hash_paths):
-        _say("note: file names may hold patients' names, and they are in the results; --hash-paths leaves them out.")
+        say("note: file names may hold patients' names, and they are in the results; --hash-paths leaves them out.")
     if as_json:
-        _print(json.dumps(_plain(summary), indent=2))
+        tell(json.dumps(plain(summary), indent=2))
     else:
-        _print(
+        tell(
             f"{summary.out / 'scores.csv'}\n{summary.scored} scored ({summary.flagged} flagged at alpha "
             f"{summary.alpha:g}), {summary.failed} failed, {summary.images_per_second:.1f} images/s"
         )
-    _exit_for(summary.failed)
+    exit_for(summary.failed)
 
 
 def _version(show: bool) -> None:
     if show:
         import anomaly
 
-        _print(anomaly.__version__)
+        tell(anomaly.__version__)
         raise typer.Exit
 
 
@@ -142,12 +99,12 @@ def demo(
     seed: Seed = 0,
     overwrite: Overwrite = False,
     device: Device = "auto",
-    workers: Workers = _WORKERS,
+    workers: Workers = WORKERS,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Generate, fit, score, evaluate, report."""
-    with _front(verbose, quiet) as on_progress:
+    with front(verbose, quiet) as on_progress:
         from anomaly.workflows.demo import DEMO_SETTINGS, demo
 
         quick = DEMO_SETTINGS if detector in (None, "anogan") else ()
@@ -159,11 +116,11 @@ def demo(
             overwrite=overwrite,
             device=device,
             workers=workers,
-            say=lambda command: None if quiet else _say(f"$ {command}"),
+            say=lambda command: None if quiet else say(f"$ {command}"),
             on_progress=on_progress,
         )
-        _print((output / "out" / "evaluation.md").read_text(encoding="utf-8"))
-        _print(f"{report}\n{RESEARCH_ONLY}")
+        tell((output / "out" / "evaluation.md").read_text(encoding="utf-8"))
+        tell(f"{report}\n{RESEARCH_ONLY}")
 
 
 @app.command(help="Write procedural chest phantoms.\n\nExample: anomaly phantom phantoms --n 64 --abnormal 16 --seed 0")
@@ -176,13 +133,13 @@ def phantom(
     quiet: Quiet = False,
 ) -> None:
     """Write normal/, abnormal/, masks/ and manifest.csv."""
-    with _front(verbose, quiet) as on_progress:
+    with front(verbose, quiet) as on_progress:
         from anomaly.scans.phantom import write_phantoms
 
         rows = write_phantoms(
             out, n=n, abnormal=abnormal, seed=seed or 0, on_film=lambda done: on_progress(done, n, "drawing")
         )
-        _print(f"{out}: {len(rows)} phantoms, {abnormal} with a lesion")
+        tell(f"{out}: {len(rows)} phantoms, {abnormal} with a lesion")
 
 
 @app.command(
@@ -196,14 +153,14 @@ def inspect(
     include_phi: Annotated[
         bool, typer.Option("--include-phi", help="Write DICOM header text (names, ids, dates) into scans.csv.")
     ] = False,
-    workers: Workers = _WORKERS,
+    workers: Workers = WORKERS,
     overwrite: Overwrite = False,
     as_json: Json = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Inspect a folder."""
-    with _front(verbose, quiet) as on_progress:
+    with front(verbose, quiet) as on_progress:
         from anomaly.workflows.inspect import inspect
         from anomaly.workflows.inspection_text import render
 
@@ -216,14 +173,14 @@ def inspect(
             workers=workers,
             on_progress=on_progress,
         )
-        _notes(found.facts["notes"], quiet)
+        tell_notes(found.facts["notes"], quiet)
         if as_json:
-            _print(json.dumps(found.facts, indent=2))
+            tell(json.dumps(found.facts, indent=2))
         else:
-            _print(f"{render(found.facts)}\n\n{found.page or output / 'inspection.json'}")
+            tell(f"{render(found.facts)}\n\n{found.page or output / 'inspection.json'}")
         if include_phi:
-            _say(f"note: {output / 'scans.csv'} holds patients' header text, as asked: treat it as medical records.")
-        _exit_for(found.failed)
+            say(f"note: {output / 'scans.csv'} holds patients' header text, as asked: treat it as medical records.")
+        exit_for(found.failed)
 
 
 @app.command(
@@ -251,7 +208,7 @@ def fit(
     seed: Seed = None,
     offline: Offline = False,
     device: Device = "auto",
-    workers: Workers = _WORKERS,
+    workers: Workers = WORKERS,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -259,30 +216,30 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fit a recipe and write a run folder."""
-    with _front(verbose, quiet, resumable=True) as on_progress:
+    with front(verbose, quiet, resumable=True) as on_progress:
         from anomaly.workflows.fit import fit
         from anomaly.workflows.models import strongest_line
 
-        recipe = _recipe(detector, config, overrides, seed)
+        recipe = recipe_of(detector, config, overrides, seed)
         if not quiet:
-            _say(strongest_line(detector or (config.stem if config else "anogan")))
+            say(strongest_line(detector or (config.stem if config else "anogan")))
         work = partial(fit, scans, output, recipe, normal_only=normal_only, test=test, offline=offline, device=device)
         work = partial(work, allow_image_split=allow_image_split, exclude_flagged=exclude_flagged, workers=workers)
         summary = work(resume=resume, overwrite=overwrite, on_progress=on_progress)
-        _notes(summary.notes, quiet)
+        tell_notes(summary.notes, quiet)
         for reason in summary.failed:
-            _say(f"skipped: {reason}")
+            say(f"skipped: {reason}")
         if as_json:
-            _print(json.dumps(_plain(summary), indent=2))
+            tell(json.dumps(plain(summary), indent=2))
         else:
             for reason, count in summary.left_out.items():
-                _say(f"left out: {count} {reason}")
+                say(f"left out: {count} {reason}")
             kept = f"{summary.test} kept for testing, " if summary.test else ""
-            _print(
+            tell(
                 f"{summary.run}: trained on {summary.trained} {summary.kind}, calibrated on {summary.held_out} "
                 f"normals held out, {kept}left out {sum(summary.left_out.values())}, unreadable {len(summary.failed)}"
             )
-        _exit_for(len(summary.failed))
+        exit_for(len(summary.failed))
 
 
 @app.command(help="Score and rank scans.\n\nExample: anomaly score SCANS -m runs/a -o out")
@@ -295,7 +252,7 @@ def score(
     hash_paths: HashPaths = False,
     split: Split = None,
     device: Device = "auto",
-    workers: Workers = _WORKERS,
+    workers: Workers = WORKERS,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -303,7 +260,7 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Write scores.csv, heatmaps and panels."""
-    with _front(verbose, quiet, resumable=True) as on_progress:
+    with front(verbose, quiet, resumable=True) as on_progress:
         from anomaly.workflows.panels import parse_limit
         from anomaly.workflows.score import score
 
@@ -322,7 +279,7 @@ def ensemble(
     hash_paths: HashPaths = False,
     split: Split = None,
     device: Device = "auto",
-    workers: Workers = _WORKERS,
+    workers: Workers = WORKERS,
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -330,7 +287,7 @@ def ensemble(
     quiet: Quiet = False,
 ) -> None:
     """Score every member, and write what they say together."""
-    with _front(verbose, quiet, resumable=True) as on_progress:
+    with front(verbose, quiet, resumable=True) as on_progress:
         from anomaly.workflows.ensemble import ensemble
         from anomaly.workflows.panels import parse_limit
 
@@ -357,24 +314,26 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a results folder."""
-    with _front(verbose, quiet):
+    with front(verbose, quiet):
         from anomaly.workflows.classification import TABLES
         from anomaly.workflows.evaluate import EVALUATION, evaluate
 
         result = evaluate(out, labels=labels, alpha=alpha)
         if as_json:
-            _print((out / EVALUATION).read_text(encoding="utf-8"))
+            tell((out / EVALUATION).read_text(encoding="utf-8"))
             return
-        _print((out / "evaluation.md").read_text(encoding="utf-8").rstrip())
+        tell((out / "evaluation.md").read_text(encoding="utf-8").rstrip())
         if result.alarms:
             a = result.alarms
-            _print(
+            tell(
                 f"flagged at alpha {a['alpha']:g}: {a['flagged']} of {a['normals']} normals "
                 f"({a['rate']:.3f} [{a['low']:.3f}, {a['high']:.3f}])"
             )
         if result.classification:
-            _print("\n" + (out / TABLES).read_text(encoding="utf-8", errors="replace").rstrip())
-        _notes([*result.notes, f"{result.unknown} of unknown label and {result.failed} unreadable left out."], quiet)
+            tell("\n" + (out / TABLES).read_text(encoding="utf-8", errors="replace").rstrip())
+        tell_notes(
+            [*result.notes, f"{result.unknown} of unknown label and {result.failed} unreadable left out."], quiet
+        )
 
 
 @app.command(help="Write one self-contained HTML page.\n\nExample: anomaly report out")
@@ -386,10 +345,10 @@ def report(
     quiet: Quiet = False,
 ) -> None:
     """Write report.html."""
-    with _front(verbose, quiet) as on_progress:
+    with front(verbose, quiet) as on_progress:
         from anomaly.workflows.report import write_report
 
-        _print(str(write_report(out, alpha=alpha, top=top, on_progress=on_progress)))
+        tell(str(write_report(out, alpha=alpha, top=top, on_progress=on_progress)))
 
 
 @app.command(help="Redraw the heatmaps without scoring again.\n\nExample: anomaly heatmaps out --contour --top 50")
@@ -401,11 +360,11 @@ def heatmaps(
     quiet: Quiet = False,
 ) -> None:
     """Redraw heatmaps/*.png."""
-    with _front(verbose, quiet) as on_progress:
+    with front(verbose, quiet) as on_progress:
         from anomaly.workflows.draw import draw_heatmaps
 
         count = draw_heatmaps(out, contour=contour, top=top, on_progress=on_progress)
-        _print(f"{out / 'heatmaps'}: {count} drawn")
+        tell(f"{out / 'heatmaps'}: {count} drawn")
 
 
 @app.command(help="Say how much of the heat lies inside the lungs.\n\nExample: anomaly attention out --masks MASKS")
@@ -418,12 +377,12 @@ def attention(
     quiet: Quiet = False,
 ) -> None:
     """Measure where a method looks."""
-    with _front(verbose, quiet) as on_progress:
+    with front(verbose, quiet) as on_progress:
         from anomaly.workflows.attention import attention, render
 
         found = attention(out, masks, top=top, on_progress=on_progress)
-        _notes(found.notes, quiet)
-        _print(json.dumps(found.to_dict(), indent=2) if as_json else render(found))
+        tell_notes(found.notes, quiet)
+        tell(json.dumps(found.to_dict(), indent=2) if as_json else render(found))
 
 
 @app.command(
@@ -437,44 +396,44 @@ def calibrate(
     ],
     output: Output,
     device: Device = "auto",
-    workers: Workers = _WORKERS,
+    workers: Workers = WORKERS,
     overwrite: Overwrite = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Write a new run folder with new p-values and scales."""
-    with _front(verbose, quiet) as on_progress:
+    with front(verbose, quiet) as on_progress:
         from anomaly.workflows.recalibrate import recalibrate
 
         summary = recalibrate(
             model, normals, output, overwrite=overwrite, device=device, workers=workers, on_progress=on_progress
         )
-        _notes(summary.notes, quiet)
+        tell_notes(summary.notes, quiet)
         for reason in summary.failed:
-            _say(f"skipped: {reason}")
+            say(f"skipped: {reason}")
         for reason, count in summary.left_out.items():
-            _say(f"left out: {count} {reason}")
-        _print(f"{summary.run}: calibrated on {summary.held_out} normals, unreadable {len(summary.failed)}")
-        _exit_for(len(summary.failed))
+            say(f"left out: {count} {reason}")
+        tell(f"{summary.run}: calibrated on {summary.held_out} normals, unreadable {len(summary.failed)}")
+        exit_for(len(summary.failed))
 
 
 @app.command(help="List the recipes and what each reached on the development data.\n\nExample: anomaly models")
 def models(as_json: Json = False) -> None:
     """List recipes."""
-    with _front():
+    with front():
         from anomaly.workflows.models import list_anomalib, list_models, render_models
 
         listed, theirs = list_models(), list_anomalib()
-        _print(json.dumps([*listed, *theirs], indent=2) if as_json else render_models(listed, theirs))
+        tell(json.dumps([*listed, *theirs], indent=2) if as_json else render_models(listed, theirs))
 
 
 @app.command(help="Print a recipe, to read or to start your own from.\n\nExample: anomaly config anogan > my.yaml")
 def config(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe; `anomaly models` lists them.")]) -> None:
     """Print a recipe's commented YAML."""
-    with _front():
+    with front():
         from anomaly.config import recipe_text
 
-        _print(recipe_text(name).rstrip())
+        tell(recipe_text(name).rstrip())
 
 
 @app.command(help="Show what the cache of prepared scans holds, or clear it.\n\nExample: anomaly cache --clear")
@@ -482,21 +441,21 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.")] = False, as_json: Json = False
 ) -> None:
     """Show or clear the cache."""
-    with _front():
+    with front():
         from anomaly.workflows.cache import clear_cache, describe_cache, render
 
         facts = clear_cache() if clear else describe_cache()
-        _print(json.dumps(facts, indent=2) if as_json else render(facts))
+        tell(json.dumps(facts, indent=2) if as_json else render(facts))
 
 
 @weights_app.command("list", help="Show what the weights folder holds.\n\nExample: anomaly weights list")
 def weights_list(as_json: Json = False) -> None:
     """List the weights folder."""
-    with _front():
+    with front():
         from anomaly.workflows.weights import describe_weights, render
 
         facts = describe_weights()
-        _print(json.dumps(facts, indent=2) if as_json else render(facts))
+        tell(json.dumps(facts, indent=2) if as_json else render(facts))
 
 
 @weights_app.command(
@@ -518,12 +477,12 @@ def weights_import(
     quiet: Quiet = False,
 ) -> None:
     """Import weights."""
-    with _front(verbose, quiet):
+    with front(verbose, quiet):
         from anomaly.workflows.weights import import_weights, render_put
 
         put = import_weights(file, arch=arch, mean=mean, std=std, overwrite=overwrite)
-        _notes(put.notes, quiet)
-        _print(render_put(put))
+        tell_notes(put.notes, quiet)
+        tell(render_put(put))
 
 
 @weights_app.command(
@@ -540,10 +499,10 @@ def weights_export(
     verbose: Verbose = False,
 ) -> None:
     """Export weights."""
-    with _front(verbose):
+    with front(verbose):
         from anomaly.workflows.weights import export_weights, render_export
 
-        _print(render_export(export_weights(folder, only=only or (), overwrite=overwrite)))
+        tell(render_export(export_weights(folder, only=only or (), overwrite=overwrite)))
 
 
 @weights_app.command(
@@ -558,40 +517,19 @@ def weights_fetch(
     verbose: Verbose = False,
 ) -> None:
     """Fetch weights."""
-    with _front(verbose):
+    with front(verbose):
         from anomaly.workflows.weights import fetch_weights, render_put
 
-        put = fetch_weights(arch, overwrite=overwrite, offline=offline, say=_say)
-        _notes(put.notes, quiet=False)
-        _print(render_put(put))
+        put = fetch_weights(arch, overwrite=overwrite, offline=offline, say=say)
+        tell_notes(put.notes, quiet=False)
+        tell(render_put(put))
 
 
 @app.command(help="Show versions, devices and what is missing.\n\nExample: anomaly doctor")
 def doctor(as_json: Json = False) -> None:
     """Examine the installation."""
-    with _front():
+    with front():
         from anomaly.workflows.doctor import examine, render
 
         facts = examine()
-        _print(json.dumps(facts, indent=2) if as_json else render(facts))
-
-
-def _recipe(detector: str | None, config: Path | None, overrides: list[str] | None, seed: int | None) -> Any:
-    from anomaly.config import load_recipe
-    from anomaly.errors import UsageError
-
-    if detector is not None and config is not None:
-        raise UsageError("--detector and --config exclude each other: a recipe file already names its method.")
-    changes = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else [])]
-    return load_recipe(detector, config, changes)
-
-
-def _plain(summary: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(summary).items()}
-
-
-def _exit_for(failed: int) -> None:
-    if failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
+        tell(json.dumps(facts, indent=2) if as_json else render(facts))

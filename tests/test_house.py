@@ -37,6 +37,7 @@ LAYERS = (
     {"detectors"},
     {"calibrate", "heatmaps", "evaluate"},
     {"workflows"},
+    {"options"},
     {"cli"},
 )
 """Lowest first; a module imports from below and from its own sub-package, never from a neighbour on its level."""
