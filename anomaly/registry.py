@@ -9,15 +9,18 @@ from anomaly.config import did_you_mean
 from anomaly.errors import UsageError
 
 METHODS: dict[str, str] = {
-    "classifier": "anomaly.detectors.classifier.detector:ClassifierDetector",
     "anogan": "anomaly.detectors.anogan.detector:AnoGan",
     "anomalib": "anomaly.detectors.from_anomalib.detector:FromAnomalib",
     "atlas": "anomaly.detectors.atlas.detector:Atlas",
+    "classifier": "anomaly.detectors.classifier.detector:ClassifierDetector",
     "feature-gaussian": "anomaly.detectors.feature_gaussian:FeatureGaussian",
     "padim": "anomaly.detectors.padim:Padim",
     "patchcore": "anomaly.detectors.patchcore:Patchcore",
     "pixel-stats": "anomaly.detectors.pixel_stats:PixelStats",
 }
+
+SUPERVISED = frozenset({"classifier"})
+"""Methods that learn from labels."""
 
 
 def detector_class(method: str) -> Any:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from anomaly.config import OF_ANOMALIB, parse_recipe, recipe_names, recipe_text, recipes_folder
+from anomaly.registry import SUPERVISED
 
 FIGURES = "dev_auroc.json"
 """recipe -> {data, auroc, low, high, normal, abnormal}; written from the benchmark results by benchmarks/figures.py."""
@@ -18,7 +19,10 @@ def dev_figures() -> dict[str, dict[str, Any]]:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """Return every recipe: name, method, size, what its file says it is, and its figure; strongest first."""
+    """Return every recipe: name, method, whether supervised, size, what its file says it is, and its figure.
+
+    Those that learn from normals alone come first, and of either kind the strongest.
+    """
     figures = dev_figures()
     listed = []
     for name in recipe_names():
@@ -26,9 +30,20 @@ def list_models() -> list[dict[str, Any]]:
         recipe = parse_recipe(text, name)
         purpose = text.splitlines()[0].lstrip("# ").partition("— ")[2]
         listed.append(
-            {"name": name, "method": recipe.method, "size": recipe.size, "purpose": purpose, "dev": figures.get(name)}
+            {
+                "name": name,
+                "method": recipe.method,
+                "supervised": recipe.method in SUPERVISED,
+                "size": recipe.size,
+                "purpose": purpose,
+                "dev": figures.get(name),
+            }
         )
-    return sorted(listed, key=lambda model: (-(model["dev"] or {"auroc": 0.0})["auroc"], model["name"]))
+
+    def place(model: dict[str, Any]) -> tuple[bool, float, str]:
+        return model["supervised"], -(model["dev"] or {"auroc": 0.0})["auroc"], model["name"]
+
+    return sorted(listed, key=place)
 
 
 def list_anomalib() -> list[dict[str, str]]:
@@ -40,8 +55,10 @@ def list_anomalib() -> list[dict[str, str]]:
 
 def render_models(listed: list[dict[str, Any]], of_anomalib: list[dict[str, str]]) -> str:
     """Return the lists as text, one recipe a paragraph, then one model of anomalib a line."""
-    parts = []
+    parts = ["Learning from normal scans alone:\n"]
     for place, model in enumerate(listed):
+        if model["supervised"] and not listed[place - 1]["supervised"]:
+            parts.append("\nLearning from labels, to compare with:\n")
         mark = "  (strongest)" if place == 0 and model["dev"] else ""
         parts.append(f"{model['name']}{mark}\n    {model['purpose']}\n    {_figure(model['dev'])}")
     width = max(len(model["name"]) for model in of_anomalib)
@@ -51,13 +68,13 @@ def render_models(listed: list[dict[str, Any]], of_anomalib: list[dict[str, str]
 
 
 def strongest_line(name: str) -> str:
-    """Return what `fit` says first: the chosen recipe's figure and which recipe is the strongest."""
+    """Return what `fit` says first: the recipe's figure and which is the strongest of those that need no labels."""
     listed = list_models()
     chosen = next((model for model in listed if model["name"] == name), None)
     best = listed[0]
     text = f"{name}: {_figure(chosen['dev'])}" if chosen and chosen["dev"] else f"{name} has no committed figure"
     if best["dev"] and best["name"] != name:
-        text += f"; the strongest recipe so far is {best['name']} ({best['dev']['auroc']:.3f})"
+        text += f"; the strongest so far without labels is {best['name']} ({best['dev']['auroc']:.3f})"
     return text
 
 

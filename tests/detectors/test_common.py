@@ -16,7 +16,7 @@ from anomaly.detectors.base import WEIGHTS, Detector
 from anomaly.errors import DataError, ModelError, UsageError
 from anomaly.prepare.source import ArraySource
 from anomaly.records import DetectorOutput, Float32, Target
-from anomaly.registry import METHODS, detector_class
+from anomaly.registry import METHODS, SUPERVISED, detector_class
 from anomaly.runs import read_tensors, write_tensors
 
 SIZE = 32
@@ -139,6 +139,7 @@ def test_every_registered_method_is_in_this_suite() -> None:
 
 def test_a_method_is_registered_under_its_own_name(case: Case) -> None:
     assert detector_class(case.method).name == case.method
+    assert detector_class(case.method).supervised == (case.method in SUPERVISED)
 
 
 def test_outputs_have_the_promised_shapes_types_and_ranges(case: Case) -> None:
