@@ -32,7 +32,7 @@ def page() -> list[str]:
         "",
         f"Trained on Kermany's train split ({cells[0]['trained_on']} films of both classes; a fifth of the normals is",
         f"held out for p-values), scored on dev ({row['n_normal']} normal, {row['n_abnormal']} pneumonia).",
-        "AUROC [95 %]. Minutes are of the whole fit, other work beside it. The second column says what differs from the recipe.",
+        "AUROC [95 %]. Minutes are of a whole fit, other work beside it; `changed` says what differs from the recipe.",
         "",
         *plain_table(
             ["recipe", "changed", "seed", "side", "epochs", "minutes", "AUROC", "within softness", "heat in the lungs"],
