@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from anomaly.cli_segment import segment_app
 from anomaly.options import (
     WORKERS,
     Alpha,
@@ -58,6 +59,7 @@ weights_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(weights_app, name="weights")
+app.add_typer(segment_app, name="segment")
 
 
 def _tell_scores(summary: Any, hash_paths: bool, as_json: bool, quiet: bool) -> None:
@@ -123,23 +125,32 @@ def demo(
         tell(f"{report}\n{RESEARCH_ONLY}")
 
 
-@app.command(help="Write procedural chest phantoms.\n\nExample: anomaly phantom phantoms --n 64 --abnormal 16 --seed 0")
+@app.command(
+    help="Write procedural phantoms: chest films, or pictures of skin in colour, with exact masks.\n\n"
+    "Example: anomaly phantom phantoms --n 64 --abnormal 16 --seed 0"
+)
 def phantom(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; made.")],
     n: Annotated[int, typer.Option("--n", help="How many in all.")] = 64,
-    abnormal: Annotated[int, typer.Option("--abnormal", help="How many of them with a lesion.")] = 16,
+    abnormal: Annotated[
+        int, typer.Option("--abnormal", help="How many of them with a lesion; of skin, with a melanoma for a naevus.")
+    ] = 16,
+    kind: Annotated[
+        Literal["chest", "skin"],
+        typer.Option("--kind", help="chest: films, masks, boxes, a manifest. skin: laid out as HAM10000."),
+    ] = "chest",
     seed: Seed = 0,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write normal/, abnormal/, masks/ and manifest.csv."""
+    """Write chest films with lesion masks, lung masks, boxes.csv and manifest.csv, or pictures of skin with masks."""
     with front(verbose, quiet) as on_progress:
         from anomaly.scans.phantom import write_phantoms
+        from anomaly.scans.phantom_skin import write_skin_phantoms
 
-        rows = write_phantoms(
-            out, n=n, abnormal=abnormal, seed=seed or 0, on_film=lambda done: on_progress(done, n, "drawing")
-        )
-        tell(f"{out}: {len(rows)} phantoms, {abnormal} with a lesion")
+        write = write_skin_phantoms if kind == "skin" else write_phantoms
+        rows = write(out, n=n, abnormal=abnormal, seed=seed or 0, on_film=lambda done: on_progress(done, n, "drawing"))
+        tell(f"{out}: {len(rows)} phantoms, {abnormal} with a {'melanoma' if kind == 'skin' else 'lesion'}")
 
 
 @app.command(
@@ -206,6 +217,9 @@ def fit(
     config: ConfigFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
+    lungs: Annotated[
+        Path | None, typer.Option("--lungs", help="A run of `anomaly segment fit` on lungs, for prepare.lungs.")
+    ] = None,
     offline: Offline = False,
     device: Device = "auto",
     workers: Workers = WORKERS,
@@ -223,8 +237,10 @@ def fit(
         recipe = recipe_of(detector, config, overrides, seed)
         if not quiet:
             say(strongest_line(detector or (config.stem if config else "anogan")))
-        work = partial(fit, scans, output, recipe, normal_only=normal_only, test=test, offline=offline, device=device)
-        work = partial(work, allow_image_split=allow_image_split, exclude_flagged=exclude_flagged, workers=workers)
+        work = partial(fit, scans, output, recipe, normal_only=normal_only, test=test, offline=offline, lungs=lungs)
+        work = partial(
+            work, device=device, allow_image_split=allow_image_split, exclude_flagged=exclude_flagged, workers=workers
+        )
         summary = work(resume=resume, overwrite=overwrite, on_progress=on_progress)
         tell_notes(summary.notes, quiet)
         for reason in summary.failed:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anomaly.errors import UsageError
 
@@ -37,12 +37,20 @@ class PrepareConfig(Settings):
     markers: Literal["keep", "inpaint"] = "keep"
     registration: Literal["none", "affine"] = Field(default="none", alias="register")
     """`register` in recipes; as a field's name it would shadow a method of every abstract class."""
+    lungs: Literal["none", "mask", "crop"] = "none"
+    """What a fitted U-Net's lungs are used for: everything else made black, or the film cut down to them."""
     central_crop: float = Field(default=1.0, ge=0.3, le=1.0)
     """Share of the side that is kept, about the middle, once a film lies where it is to lie."""
     clahe: bool = True
     clahe_size: int = Field(default=512, ge=16, le=4096)
     clahe_clip: float = Field(default=2.0, gt=0)
     clahe_tiles: int = Field(default=8, ge=1, le=64)
+
+    @model_validator(mode="after")
+    def _placed_once(self) -> Self:
+        if self.lungs == "crop" and self.registration != "none":
+            raise ValueError("lungs: crop and register both say where the film lies: leave one at none")
+        return self
 
 
 class CalibrationConfig(Settings):

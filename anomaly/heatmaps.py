@@ -38,6 +38,7 @@ _CHIP_GREY = 112  # the colour bar lies on this grey, so its colours are those s
 _PAGE, _INK, _FAINT = (17, 17, 19), (232, 232, 234), (152, 152, 158)
 _MARGIN, _HEADER, _FOOTER, _PANEL, _BAR, _BAR_LENGTH = 16, 44, 36, 214, 22, 480
 _TEXT, _SMALL, _LINE = 16, 13, 19
+_BOX = (110, 231, 255)  # of boxes: none of the heat's colours, and light
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class HeatScale:
     """What a heat value looks like, the same for every film of a model.
 
     Heat <= `low` is not shown; colour saturates at `high` > low; `outline` is the level drawn in contour mode.
-    `ticks` are (heat, label), ascending. `unit` is what one unit of heat is, "" where it has no name.
+    `ticks` are (heat, label), ascending. `unit` is what one unit of heat is, "" where it has no name. `of_normals`
+    tells whether held-out normals' maps set it, or the method itself, whose maps say next to nothing on normal films.
     """
 
     low: float
@@ -53,6 +55,20 @@ class HeatScale:
     outline: float
     ticks: tuple[tuple[float, str], ...]
     unit: str = ""
+    of_normals: bool = True
+
+    @classmethod
+    def between(cls, low: float, high: float, unit: str = "") -> HeatScale:
+        """Build the scale a method gives its own maps: nothing shown up to `low`, saturated from `high` on.
+
+        Raises:
+            ModelError: Not 0 <= low < high.
+        """
+        if not (math.isfinite(high) and 0 <= low < high):
+            raise ModelError(f"the model's heat scale from {low} to {high} is none; fit the model again")
+        levels = [low + share * (high - low) for share in (0.0, 0.25, 0.5, 0.75)]
+        named = [(level, f"{level:.3g} {unit}".strip()) for level in levels]
+        return cls(low, high, levels[2], (*named, (high, f"≥ {high:.3g} {unit}".strip())), unit, of_normals=False)
 
     @classmethod
     def from_quantiles(cls, quantiles: Mapping[str, float], unit: str = "") -> HeatScale:
@@ -151,7 +167,9 @@ def with_legend(
     x, y = left + 2 * _MARGIN, _HEADER
     if contour:
         level = (f"({scale.outline:.3g} {scale.unit})",) if scale.unit else ()
-        _draw_lines(draw, ("Outlined: hotter than 99.9 % of", "what is mapped of normal films", *level), x, y)
+        usual = ("Outlined: hotter than 99.9 % of", "what is mapped of normal films", *level)
+        own = ("Outlined: hotter than the middle", "of the model's scale", *level)
+        _draw_lines(draw, usual if scale.of_normals else own, x, y)
         key = np.zeros((2 * _LINE, 3 * _BAR, 3), dtype=np.uint8) + np.uint8(_CHIP_GREY)
         inside = np.pad(
             np.ones((_LINE, 2 * _BAR), dtype=bool), ((_LINE // 2, _LINE - _LINE // 2), (_BAR // 2, _BAR // 2))
@@ -160,13 +178,49 @@ def with_legend(
     else:
         named = (f"Heat in {scale.unit} (share of the pixels", "mapped on normal films that", "are cooler)")
         plain = ("Heat: share of the pixels mapped", "on normal films that are cooler")
-        _draw_lines(draw, named if scale.unit else plain, x, y)
+        own = (f"Heat{f' in {scale.unit}' if scale.unit else ''}, one scale for", "every film of this model")
+        _draw_lines(draw, own if not scale.of_normals else named if scale.unit else plain, x, y)
         top, bottom = y + 4 * _LINE, min(y + body - 2 * _LINE, y + 4 * _LINE + _BAR_LENGTH)
         ramp = np.linspace(1.0, 0.0, bottom - top, dtype=np.float32)
         bar = np.full((len(ramp), _BAR, 3), _CHIP_GREY, dtype=np.uint8)
         page.paste(Image.fromarray(_coloured(bar, np.repeat(ramp[:, None], _BAR, axis=1))), (x, top))
         _draw_ticks(draw, scale, x + _BAR, top, bottom)
         _draw_lines(draw, ("cooler: the film, untouched",), x, bottom + _LINE)
+    return np.asarray(page).copy()
+
+
+def with_boxes(picture: UInt8, corners: Float64, confidences: Float32) -> UInt8:
+    """Return a picture with boxes drawn on it as outlines, each with its confidence beside it.
+
+    Args:
+        picture: uint8 (H, W, 3) RGB, from `overlay`.
+        corners: float64 (n, 4, 2), of each box in order, as (x, y) of pixel centres.
+        confidences: float32 (n,), in [0, 1]; the first is drawn last, over the others.
+
+    Returns:
+        uint8 (H, W, 3) RGB, another array.
+
+    Raises:
+        DataError: the picture has another shape or type.
+    """
+    from PIL import Image, ImageDraw
+
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or picture.size == 0:
+        raise DataError(f"picture {picture.shape} {picture.dtype} must be uint8 (H, W, 3)")
+    page = Image.fromarray(picture)
+    draw = ImageDraw.Draw(page)
+    width = max(1, round(max(page.size) / 400))
+    for box, confidence in zip(corners[::-1], confidences[::-1], strict=True):
+        outline = [(float(x), float(y)) for x, y in (*box, box[0])]
+        draw.line(outline, (0, 0, 0), 3 * width)  # a bright line in a dark one, seen on bone too
+        draw.line(outline, _BOX, width)
+        text = f"{confidence:.2f}"
+        left, above = float(box[:, 0].min()), float(box[:, 1].min())
+        room = draw.textbbox((0, 0), text, font(_SMALL), "lt")
+        x = min(max(left, 0.0), page.width - room[2] - 4)
+        y = above - room[3] - 6 if above >= room[3] + 6 else above + 3 * width
+        draw.rectangle((x, y, x + room[2] + 4, y + room[3] + 4), (0, 0, 0))
+        draw.text((x + 2, y + 2), text, _BOX, font(_SMALL), "lt")
     return np.asarray(page).copy()
 
 

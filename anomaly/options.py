@@ -22,6 +22,8 @@ Scans = Annotated[
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the results; made.")]
 Results = Annotated[Path, typer.Argument(metavar="OUT", help="A folder written by `anomaly score`.")]
 ModelPath = Annotated[Path, typer.Option("-m", "--model", help="A run folder written by `anomaly fit`.")]
+SegmenterPath = Annotated[Path, typer.Option("-m", "--model", help="A run folder written by `anomaly segment fit`.")]
+Masks = Annotated[Path, typer.Option("--masks", help="Folder of masks, laid out and named as the scans.")]
 DetectorName = Annotated[str | None, typer.Option("-d", "--detector", help="Recipe; `anomaly models` lists them.")]
 ConfigFile = Annotated[Path | None, typer.Option("-c", "--config", help="Your own recipe file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: detector.search_steps=50.")]

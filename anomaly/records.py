@@ -98,10 +98,15 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a supervised detector may learn from: one label (1, 0 or None) and class name an image."""
+    """What a supervised detector may learn from: one label (1, 0 or None) and class name an image.
+
+    `boxes` float32 (n, 4): x1, y1, x2, y2 of corners in pixels of the prepared square, whose own corners are (0, 0) and
+    (S, S); (0, 4) for a film known to have none, None where it is not known.
+    """
 
     label: int | None
     class_name: str | None = None
+    boxes: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,8 @@ class DetectorOutput:
     `term_maps` what a term adds to the heatmap, float32 (N, S, S) >= 0, for those that add to it; empty without maps.
     `features` float32 (N, F), 2 <= F <= 64: where the method places each image among normals, near ones alike; None
     where it has no such space. They are for pictures alone.
+    `boxes` of each image float32 (n, 5): x1, y1, x2, y2 as in `Target`, and a confidence in [0, 1], the most confident
+    first; None where the method draws none.
     """
 
     scores: Float32
@@ -121,6 +128,7 @@ class DetectorOutput:
     terms: dict[str, Float32] = field(default_factory=dict)
     term_maps: dict[str, Float32] = field(default_factory=dict)
     features: Float32 | None = None
+    boxes: tuple[Float32, ...] | None = None
 
 
 class ImageSource(Protocol):

@@ -30,8 +30,11 @@ Arrays = dict[str, NDArray[Any]]
 
 RECEIPT = "receipt.json"
 _PART = ".part-"
-_RESUMABLE = ("fit", "score", "ensemble")
-_VERSIONED = ("torch", "torchvision", "timm", "anomalib", "lightning", "numpy", "opencv-python-headless", "pydicom")
+_RESUMABLE = ("fit", "score", "ensemble", "segment fit", "segment apply")
+_VERSIONED = (
+    *("torch", "torchvision", "timm", "anomalib", "lightning", "segmentation-models-pytorch", "numpy"),
+    *("opencv-python-headless", "pydicom"),
+)
 
 
 @contextlib.contextmanager

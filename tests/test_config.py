@@ -24,9 +24,11 @@ from anomaly.registry import METHODS, detector_class
 RECIPES = [
     *("alexnet", "anogan", "anogan-2017", "anomalib", "atlas", "densenet161", "efficientnet_b5", "feature-gaussian"),
     *("mobilenet_v2", "mobilenet_v3_large", "padim", "padim-max", "patchcore", "patchcore-max", "pixel-stats"),
-    *("resnet152", "resnet18", "resnet50", "resnetv2_50", "vgg16", "xception"),
+    *("resnet152", "resnet18", "resnet50", "resnetv2_50", "retinanet", "vgg16", "xception"),
 ]
-AT_DEFAULTS = ["anogan", "anomalib", "atlas", "feature-gaussian", "padim", "patchcore", "pixel-stats", "resnet18"]
+AT_DEFAULTS = [
+    *("anogan", "anomalib", "atlas", "feature-gaussian", "padim", "patchcore", "pixel-stats", "resnet18", "retinanet")
+]
 """Recipes that spell out their method's defaults; others exist to change them."""
 
 

@@ -34,10 +34,11 @@ LAYERS = (
     {"scans"},
     {"prepare"},
     {"nets"},
-    {"detectors"},
+    {"detectors", "segmenters"},
     {"calibrate", "heatmaps", "evaluate"},
     {"workflows"},
     {"options"},
+    {"cli_segment"},
     {"cli"},
 )
 """Lowest first; a module imports from below and from its own sub-package, never from a neighbour on its level."""
@@ -46,10 +47,11 @@ FREE = {"__init__", "__main__"}
 """The front doors: `__init__` names things as strings and holds the version, `__main__` starts the CLI."""
 
 FENCES = {
-    "torch": {"nets/", "detectors/", "workflows/doctor.py"},
-    "torchvision": {"nets/", "detectors/"},
+    "torch": {"nets/", "detectors/", "segmenters/", "workflows/doctor.py"},
+    "torchvision": {"nets/", "detectors/", "segmenters/"},
     "timm": {"nets/", "detectors/from_anomalib/"},
-    "lightning": {"nets/", "detectors/"},
+    "lightning": {"nets/", "detectors/", "segmenters/"},
+    "segmentation_models_pytorch": {"segmenters/"},
     "pydicom": {"scans/dicom"},
     "anomalib": {"detectors/from_anomalib/"},
 }

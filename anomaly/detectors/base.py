@@ -7,7 +7,7 @@ private hooks. A new method writes `_fit`, `_score`, `_state`, `_restore` and no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,7 +18,8 @@ from pydantic import Field
 
 from anomaly.config import Settings, validate
 from anomaly.errors import DataError, ModelError, UsageError
-from anomaly.records import DetectorOutput, Float32, ImageSource, Int64, Target
+from anomaly.prepare.images import CheckedSource, check_images
+from anomaly.records import DetectorOutput, Float32, ImageSource, Target
 from anomaly.runs import Arrays, NullRecorder, Recorder, read_tensors, write_tensors
 
 WEIGHTS = "weights.safetensors"
@@ -59,6 +60,8 @@ class Detector(ABC):
     name: ClassVar[str]
     Config: ClassVar[type[DetectorConfig]]
     supervised: ClassVar[bool] = False
+    boxes: ClassVar[bool] = False
+    """Whether it learns from boxes (`Target.boxes`) and draws some (`DetectorOutput.boxes`)."""
 
     def __init__(self, config: Any = None, *, size: int, device: str = "auto", seed: int = 0) -> None:
         self.config = self.Config() if config is None else config
@@ -88,7 +91,7 @@ class Detector(ABC):
             raise UsageError(f"{self.name} is supervised and needs a label for every scan.")
         if len(images) == 0:
             raise DataError(f"{self.name} needs at least one image to fit.")
-        source = _Checked(images, self.size)
+        source = CheckedSource(images, self.size)
         self.channels = None
         channels = next(source.batches(1)).shape[1]
         self._fit(source, targets, recorder or NullRecorder())
@@ -106,7 +109,8 @@ class Detector(ABC):
             heatmaps: Also return maps (and the normal twin, where the method has one).
 
         Returns:
-            Scores (N,), maps (N, S, S) >= 0 (0 outside the film) or None, twin (N, C, S, S) or None, terms, features.
+            Scores (N,), maps (N, S, S) >= 0 (0 outside the film) or None, twin (N, C, S, S) or None, terms, features,
+            boxes.
 
         Raises:
             ModelError: Not fitted yet.
@@ -224,6 +228,14 @@ class Detector(ABC):
         """Return what one unit of a map's heat is, where that is known: "σ" for deviations of normal variation."""
         return ""
 
+    @property
+    def heat_range(self) -> tuple[float, float] | None:
+        """Where colours begin and saturate, for a method whose maps are next to nothing on normal films.
+
+        None where held-out normals' maps set the scale.
+        """
+        return None
+
     def mapped(self) -> NDArray[np.bool_]:
         """Return which pixels of the square maps speak of, bool (S, S); the scale of heat is set on those alone."""
         return np.ones((self.size, self.size), np.bool_)
@@ -249,27 +261,6 @@ class Detector(ABC):
         """Take back what `_state` returned."""
 
 
-def check_images(images: NDArray[Any], size: int, channels: int | None = None) -> None:
-    """Refuse anything but finite float32 (N, C, S, S) in [-1, 1].
-
-    Raises:
-        DataError: Saying what was found and what is needed.
-    """
-    wanted = f"float32 (N, {channels or 'C'}, {size}, {size}) in [-1, 1]"
-    if images.dtype != np.float32:
-        raise DataError(f"Images must be {wanted}; these are {images.dtype}.")
-    if (
-        images.ndim != 4
-        or images.shape[2:] != (size, size)
-        or images.shape[1] not in ((channels,) if channels else (1, 3))
-    ):
-        raise DataError(f"Images must be {wanted}; these have shape {images.shape}.")
-    if images.size and not np.isfinite(images).all():
-        raise DataError(f"Images must be {wanted}; these hold NaN or infinity.")
-    if images.size and (images.min() < -1.0 or images.max() > 1.0):
-        raise DataError(f"Images must be {wanted}; these range over [{images.min():g}, {images.max():g}].")
-
-
 def check_inside(inside: NDArray[Any], count: int, size: int) -> None:
     """Refuse anything but bool (count, S, S) with some film on every image.
 
@@ -281,26 +272,6 @@ def check_inside(inside: NDArray[Any], count: int, size: int) -> None:
         raise DataError(f"{wanted}; it is {inside.dtype} {inside.shape}.")
     if not inside.any(axis=(1, 2)).all():
         raise DataError(f"{wanted}, with at least one pixel of film on each; one has none.")
-
-
-class _Checked:
-    """An image source whose every batch is checked as it is served."""
-
-    def __init__(self, source: ImageSource, size: int) -> None:
-        self._source = source
-        self._size = size
-
-    @property
-    def groups(self) -> Int64:
-        return self._source.groups
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def batches(self, batch_size: int = 64) -> Iterator[Float32]:
-        for batch in self._source.batches(batch_size):
-            check_images(batch, self._size)
-            yield batch
 
 
 def _masked(output: DetectorOutput, inside: NDArray[np.bool_]) -> DetectorOutput:
@@ -322,6 +293,7 @@ def _first(output: DetectorOutput, n: int) -> DetectorOutput:
         {name: term[:n] for name, term in output.terms.items()},
         {name: term[:n] for name, term in output.term_maps.items()},
         None if output.features is None else output.features[:n],
+        None if output.boxes is None else output.boxes[:n],
     )
 
 
@@ -336,4 +308,5 @@ def _join(parts: list[DetectorOutput]) -> DetectorOutput:
         {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms},
         {name: np.concatenate([part.term_maps[name] for part in parts]) for name in parts[0].term_maps},
         np.concatenate(features) if features else None,
+        None if parts[0].boxes is None else tuple(box for part in parts for box in part.boxes or ()),
     )

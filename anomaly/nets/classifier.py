@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anomaly.errors import UsageError
+from anomaly.nets.norms import unfold_norms
 from anomaly.nets.zoo import COUNTER, build
 from anomaly.runs import Arrays
 from anomaly.weights import IMAGENET_MEAN, IMAGENET_STD, Triple
-
-_FOLDED = 1e-3
-"""How far a running variance may be from 1 where a batch norm has been folded into its convolution."""
 
 
 class Classifier(nn.Module):
@@ -97,45 +95,13 @@ class Classifier(nn.Module):
     def _is_head(self, name: str) -> bool:
         return name.rpartition(".")[0] == self.head_name
 
-    @torch.no_grad()
     def unfold_norms(self, batches: Iterable[Tensor]) -> None:
         """Give batch norms that came folded into their convolutions statistics to normalise by; no output changes.
-
-        A folded norm has mean 0 and variance 1 whatever comes in, so training would throw its input off the scale that
-        the layers behind it know.
 
         Args:
             batches: Images as `forward` takes them; their statistics are taken.
         """
-        norms = {
-            name: module
-            for name, module in self.network.named_modules()
-            if isinstance(module, nn.BatchNorm2d) and self._folded(name, module)
-        }
-        sums = {name: _Moments() for name in norms}
-        hooks = [module.register_forward_pre_hook(sums[name].add) for name, module in norms.items()]
-        if not norms:
-            return
-        try:
-            for images in batches:
-                self(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        for name, norm in norms.items():
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            mean, variance = sums[name].mean_and_variance()
-            gain = norm.weight / (norm.running_var + norm.eps).sqrt()
-            norm.bias.add_(gain * (mean - norm.running_mean))
-            norm.weight.copy_(gain * (variance + norm.eps).sqrt())
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
-
-    def _folded(self, name: str, norm: nn.BatchNorm2d) -> bool:
-        if f"{name}.running_mean" not in self._taken or norm.running_mean is None or norm.running_var is None:
-            return False
-        return bool((norm.running_mean == 0).all() and ((norm.running_var - 1).abs() < _FOLDED).all())
+        unfold_norms(self.network, self._taken, self, batches)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, classes) of images float32 (N, 1 or 3, S, S) in [-1, 1]; grey goes into all channels."""
@@ -148,25 +114,6 @@ class Classifier(nn.Module):
         size = -(-len(self._order) // count)
         backwards = [self.network.get_submodule(name) for name in reversed(self._order) if name != self.head_name]
         return [backwards[start : start + size] for start in range(0, len(backwards), size)]
-
-
-@dataclass
-class _Moments:
-    """Mean and variance by channel of what goes into a norm."""
-
-    count: int = 0
-    total: Tensor | float = 0.0
-    squares: Tensor | float = 0.0
-
-    def add(self, _: nn.Module, given: tuple[Tensor, ...]) -> None:
-        values = given[0].double()
-        self.count += values.numel() // values.shape[1]
-        self.total = self.total + values.sum(dim=(0, 2, 3))
-        self.squares = self.squares + values.square().sum(dim=(0, 2, 3))
-
-    def mean_and_variance(self) -> tuple[Tensor, Tensor]:
-        mean = torch.as_tensor(self.total) / self.count
-        return mean.float(), (torch.as_tensor(self.squares) / self.count - mean.square()).clamp(min=0.0).float()
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,6 +78,38 @@ def to_film(heatmap: Float32, geometry: Geometry) -> Float32:
     if not _covers(geometry):
         heat[~_seen(geometry)] = 0.0
     return heat
+
+
+def mask_to_square(mask: NDArray[np.bool_], geometry: Geometry) -> NDArray[np.bool_]:
+    """Bring a mask drawn on a film onto the prepared square.
+
+    Args:
+        mask: bool (H, W), on the film.
+        geometry: Of the film as it was prepared.
+
+    Returns:
+        bool (S, S): a pixel of the square is inside where the mask covers half of it, or more. What of the square lies
+        beyond the film goes by the film's border, as the picture does.
+
+    Raises:
+        ValueError: The mask is not of the film's size.
+    """
+    import cv2
+
+    if mask.shape != geometry.film_shape:
+        raise ValueError(f"a mask of shape {mask.shape} does not fit a film of {geometry.film_shape}")
+    fine = max(1, math.ceil(float(np.linalg.norm(geometry.matrix[:2, :2], 2)) - _ROUNDING))
+    side = geometry.size * fine  # so fine a grid that no film pixel is passed over
+    step = np.array([[1.0, 0.0, 0.5 - 0.5 * fine], [0.0, 1.0, 0.5 - 0.5 * fine], [0.0, 0.0, fine]]) / fine
+    drawn = cv2.warpAffine(
+        mask.astype(np.float32),
+        (geometry.matrix @ step)[:2],
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    covered = drawn.reshape(geometry.size, fine, geometry.size, fine).mean(axis=(1, 3), dtype=np.float64)
+    return np.asarray(covered >= 0.5 - _ROUNDING, dtype=np.bool_)
 
 
 def _covers(geometry: Geometry) -> bool:

@@ -1,14 +1,15 @@
 """One fixed order from film to square, frozen in the model and applied by `score` unasked.
 
 read (full depth) -> crop borders -> inpaint markers -> area-resize at full depth to `clahe_size` -> round to 8 bit
--> register -> crop to the middle -> CLAHE -> resize to S -> [-1, 1]; each stage optional. Without CLAHE films are
-registered at 16 bit and twice S, so that the warp neither aliases nor rounds what a deep film holds. The middle is
-taken by that same warp, so that a film is interpolated once.
+-> crop to the lungs -> register -> crop to the middle -> CLAHE -> resize to S -> black out what is not lung ->
+[-1, 1]; each stage optional. Without CLAHE films are registered or cropped at 16 bit and twice S, so that the warp
+neither aliases nor rounds what a deep film holds. Crops are taken by that same warp, so that a film is interpolated
+once. Lungs are found by a function that is handed in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,13 @@ from anomaly.records import Float32, Float64, Geometry, Prepared, Scan, UInt8
 from anomaly.scans.borders import MOST, Box, find_borders, whole
 
 _ROUNDING = 1e-9  # of the film's side: what arithmetic may push a film's own pixels out
+_FEWEST = 0.02  # share of a film that lungs take at least
+_MARGIN = 0.05  # of the film's side, kept about the lungs
+NO_LUNGS = "no lungs found"
+"""What the warning of a film begins with that was used whole for want of lungs."""
+
+LungFinder = Callable[[NDArray[Any]], NDArray[np.bool_]]
+"""Finds the lungs of a film as `Shrunk.pixels` holds it: (K, K) or (K, K, 3) -> bool (K, K)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,30 @@ class Preparation:
         size: Side S of the prepared square.
         template: The mean normal chest that films are registered to; None until it has been fitted, or for ever
             where nothing is registered.
+        find_lungs: Needed where films are masked by their lungs or cropped to them.
     """
 
-    def __init__(self, config: PrepareConfig, size: int, template: Template | None = None) -> None:
+    def __init__(
+        self,
+        config: PrepareConfig,
+        size: int,
+        template: Template | None = None,
+        find_lungs: LungFinder | None = None,
+    ) -> None:
         self.config = config
         self.size = size
         self.template = template
+        self.find_lungs = find_lungs
+
+    @property
+    def needs_lungs(self) -> bool:
+        """Whether lungs are looked for."""
+        return self.config.lungs != "none"
+
+    @property
+    def finishes_anywhere(self) -> bool:
+        """Whether the settings alone are enough to prepare a film to the end."""
+        return not (self.registers or self.needs_lungs)
 
     @property
     def registers(self) -> bool:
@@ -81,7 +107,11 @@ class Preparation:
 
     def with_template(self, template: Template) -> Preparation:
         """Return the same preparation with the template that films are to be registered to."""
-        return Preparation(self.config, self.size, template)
+        return Preparation(self.config, self.size, template, self.find_lungs)
+
+    def with_lungs(self, find_lungs: LungFinder) -> Preparation:
+        """Return the same preparation with what finds the lungs."""
+        return Preparation(self.config, self.size, self.template, find_lungs)
 
     def __call__(self, scan: Scan) -> Prepared:
         """Prepare one scan.
@@ -106,7 +136,7 @@ class Preparation:
         """Side and dtype of what `shrink` leaves."""
         if self.config.clahe:
             return self.config.clahe_size, "uint8"
-        return (2 * self.size, "uint16") if self.registers else (self.size, "float32")
+        return (self.size, "float32") if self.finishes_anywhere else (2 * self.size, "uint16")
 
     def shrink(self, scan: Scan) -> Shrunk:
         """Do the stages that need the film at full size and depth."""
@@ -133,12 +163,17 @@ class Preparation:
         """Do the rest.
 
         Raises:
-            UsageError: Films are to be registered, and there is no template yet.
+            UsageError: Films are to be registered, and there is no template yet; or nothing finds their lungs.
         """
         config = self.config
         pixels, warnings = shrunk.pixels, shrunk.warnings
         geometry, inside = crop_geometry(shrunk.film_shape, shrunk.box, self.size), None
         matrix = _middle(config.central_crop)
+        lungs = self._lungs(pixels)
+        if self.needs_lungs and lungs is None:
+            warnings = (*warnings, f"{NO_LUNGS}: the whole film is used; its score and map are less sure")
+        elif lungs is not None and config.lungs == "crop":
+            matrix = _around(lungs) @ matrix
         if self.registers:
             if self.template is None:
                 raise UsageError("prepare.register needs the template that `anomaly fit` makes of the normals first.")
@@ -150,6 +185,7 @@ class Preparation:
         if not np.array_equal(matrix, np.eye(3)):
             pixels = warp(pixels, matrix)
             geometry, inside = _warped(geometry, matrix)
+            lungs = None if lungs is None else warp(lungs.astype(np.float32), matrix) >= 0.5
         if config.clahe:
             eight_bit = np.asarray(pixels, dtype=np.uint8)
             pixels = equalise(eight_bit, clip=config.clahe_clip, tiles=config.clahe_tiles)
@@ -159,7 +195,43 @@ class Preparation:
         grey = square.ndim == 2
         channels = np.repeat(square[None], config.channels, axis=0) if grey else square.transpose(2, 0, 1)
         image = np.ascontiguousarray(channels * 2.0 - 1.0, dtype=np.float32)
+        if lungs is not None and config.lungs == "mask":
+            image, inside = _blacked_out(image, lungs, inside)
         return Prepared(image, geometry, warnings, inside)
+
+    def _lungs(self, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Return where the lungs lie, bool (K, K); None where they are not asked for, or next to nothing of them."""
+        if not self.needs_lungs:
+            return None
+        if self.find_lungs is None:
+            raise UsageError(
+                "prepare.lungs needs a fitted U-Net: `anomaly fit … --lungs RUN` of `anomaly segment fit`."
+            )
+        found = self.find_lungs(pixels)
+        return found if found.mean() >= _FEWEST else None
+
+
+def _around(lungs: NDArray[np.bool_]) -> Float64:
+    """Return the map, float64 (3, 3), from a unit square onto the box about the lungs, with a margin."""
+    side = len(lungs)
+    (top, bottom), (left, right) = (
+        (int(places[0]) / side, (int(places[-1]) + 1) / side)
+        for places in (np.flatnonzero(lungs.any(axis=axis)) for axis in (1, 0))
+    )
+    left, top = max(left - _MARGIN, 0.0), max(top - _MARGIN, 0.0)
+    right, bottom = min(right + _MARGIN, 1.0), min(bottom + _MARGIN, 1.0)
+    return np.array([[right - left, 0.0, left], [0.0, bottom - top, top], [0.0, 0.0, 1.0]])
+
+
+def _blacked_out(
+    image: Float32, lungs: NDArray[np.bool_], inside: NDArray[np.bool_] | None
+) -> tuple[Float32, NDArray[np.bool_] | None]:
+    """Return the image with all but the lungs black, and what is left of the film; both as they are without lungs."""
+    kept = resize(lungs.astype(np.float32), image.shape[1]) >= 0.5
+    seen = kept if inside is None else kept & inside
+    if not seen.any():
+        return image, inside
+    return np.where(kept, image, np.float32(-1.0)), seen
 
 
 def _middle(share: float) -> Float64:

@@ -8,8 +8,6 @@ Phantoms show that a method runs and finds what was planted; they say nothing ab
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +15,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anomaly.errors import DataError, UsageError
-from anomaly.records import Float32
+from anomaly.errors import UsageError
+from anomaly.records import Float32, Int64
 from anomaly.runs import write_bytes
 from anomaly.scans.phantom_anatomy import build_chest
 from anomaly.scans.phantom_body import Body, Grid, draw_body, smooth_noise, soften
+from anomaly.scans.phantom_files import check_order, mask_png, png, population_rng, table
 from anomaly.scans.phantom_lesions import LESIONS, MASK_SHARE, SHARES, build_lesion
 
 MU_SOFT = 0.0185
 """Attenuation of soft tissue per mm at a chest film's effective energy (120 kV, hardened by the patient)."""
 MU_BONE = 0.038
 """What a mm of cortical bone adds to the mm of soft tissue it replaces."""
-COLUMNS = ("path", "patient", "label", "class", "view", "split", "mask")
+COLUMNS = ("path", "patient", "label", "class", "view", "split", "mask", "boxes")
+BOXES, BOX_COLUMNS = "boxes.csv", ("path", "x", "y", "w", "h")
+"""The table of boxes, and its columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,12 @@ def make_phantom(index: int, *, seed: int = 0, abnormal: bool = False, lesion: s
 def write_phantoms(
     out: Path, *, n: int = 64, abnormal: int = 16, seed: int = 0, on_film: Callable[[int], None] | None = None
 ) -> list[dict[str, str]]:
-    """Write `n` films as a labelled data set: OUT/{normal,abnormal,masks}/ and OUT/manifest.csv.
+    """Write `n` films as a labelled data set: OUT/{normal,abnormal,masks,lung_masks}/, OUT/{boxes,manifest}.csv.
 
     Each film is an 8-bit PNG, a 16-bit PNG, or a 12-bit DICOM of either photometric interpretation, drawn from
-    the film's own seed and so independent of its label. The manifest is written last.
+    the film's own seed and so independent of its label. `masks` holds lesions, `lung_masks` the lungs of every film,
+    laid out and named as the films; `boxes.csv` has a row for each connected region of a lesion (see `find_boxes`).
+    The manifest, which names masks and boxes of lesions, is written last.
 
     Args:
         out: A folder that is absent or empty.
@@ -129,44 +132,53 @@ def write_phantoms(
         UsageError: If the counts make no sense.
         DataError: If `out` holds anything already.
     """
-    if n < 1:
-        raise UsageError(f"Cannot write {n} phantoms. Ask for at least 1.")
-    if seed < 0:
-        raise UsageError(f"A phantom's seed counts from 0, not {seed}. Pass 0 or more.")
-    if not 0 <= abnormal <= n:
-        raise UsageError(f"Cannot make {abnormal} of {n} phantoms abnormal. Ask for 0 to {n}.")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not an empty folder. Name a new folder, or empty this one.")
-    for folder in ("normal", "abnormal", "masks"):
+    check_order(out, n=n, abnormal=abnormal, seed=seed)
+    for folder in ("normal", "abnormal", "masks", "lung_masks/normal", "lung_masks/abnormal"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    of_population = np.random.default_rng(np.random.SeedSequence([seed], spawn_key=(98,)))  # no film's own stream
-    sick = set(of_population.permutation(n)[:abnormal].tolist())
-    rows = []
+    sick = set(population_rng(seed).permutation(n)[:abnormal].tolist())
+    rows, boxes = [], []
     for index in range(n):
         film = make_phantom(index, seed=seed, abnormal=index in sick)
-        name, mask = f"phantom-{index:04d}", ""
-        written = _write_film(out / ("abnormal" if index in sick else "normal"), name, film, index, seed)
+        kind, name, mask = "abnormal" if index in sick else "normal", f"phantom-{index:04d}", ""
+        path = _write_film(out / kind, name, film, index, seed).relative_to(out).as_posix()
+        write_bytes(out / f"lung_masks/{kind}/{name}.png", mask_png(film.lung_mask))
         if film.lesion is not None:
             mask = f"masks/{name}.png"
-            write_bytes(out / mask, _png(film.lesion_mask.astype(np.uint8) * np.uint8(255)))
+            write_bytes(out / mask, mask_png(film.lesion_mask))
+            boxes += [(path, *box) for box in find_boxes(film.lesion_mask).tolist()]
         fields = (
-            written.relative_to(out).as_posix(),
+            path,
             _patient(index),
             str(int(index in sick)),
             film.lesion or "normal",
             film.view,
             "",
             mask,
+            BOXES if mask else "",
         )
         rows.append(dict(zip(COLUMNS, fields, strict=True)))
         if on_film is not None:
             on_film(index)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(out / "manifest.csv", table.getvalue().encode())
+    write_bytes(out / BOXES, table(BOX_COLUMNS, boxes))
+    write_bytes(out / "manifest.csv", table(COLUMNS, [row.values() for row in rows]))
     return rows
+
+
+def find_boxes(mask: NDArray[np.bool_]) -> Int64:
+    """Return the tight box around each connected region of a mask.
+
+    Args:
+        mask: bool (H, W). Pixels that touch, corners included, are one region.
+
+    Returns:
+        int64 (n, 4), x, y, w, h in pixels, from the top down: (x, y) is the upper left corner, that of the picture
+        being (0, 0), so the one pixel of row r and column c has the box (c, r, 1, 1).
+    """
+    import cv2
+
+    _, _, found, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    regions = np.asarray(found, np.int64)[1:, :4]  # the first is the background
+    return regions[np.lexsort((regions[:, 0], regions[:, 1]))]
 
 
 def _frame(body: Body, rng: np.random.Generator) -> tuple[Grid, tuple[int, int]]:
@@ -281,7 +293,7 @@ def _write_film(folder: Path, name: str, film: Phantom, index: int, seed: int) -
         path = folder / f"{name}.png"
         eight = np.rint(film.pixels * 255).astype(np.uint8)
         sixteen = np.rint(film.pixels * 65535).astype(np.uint16)
-        write_bytes(path, _png(eight if kind == "png8" else sixteen))
+        write_bytes(path, png(eight if kind == "png8" else sixteen))
         return path
     from anomaly.scans.dicom_write import write_dicom
 
@@ -291,10 +303,3 @@ def _write_film(folder: Path, name: str, film: Phantom, index: int, seed: int) -
         path, values, bits=12, photometric=kind, patient=_patient(index), spacing_mm=film.spacing_mm, view=film.view
     )
     return path
-
-
-def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    import cv2
-
-    encoded = cv2.imencode(".png", pixels)[1]
-    return bytes(encoded.tobytes())

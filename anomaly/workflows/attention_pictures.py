@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from anomaly.evaluate.attention import GROUPS
-from anomaly.heatmaps import FOOTNOTE, HeatScale, fit_text, font, write_png
+from anomaly.heatmaps import HeatScale
 from anomaly.records import UInt8
 from anomaly.runs import writing
 from anomaly.workflows.draw import draw
+from anomaly.workflows.gallery import BLUE, Tile, draw_gallery, outline, tile_of
 from anomaly.workflows.lung_masks import Mask
 from anomaly.workflows.panels import Panel
 
@@ -20,10 +21,6 @@ _COLOURS = ("#2f7fb8", "#c8452d", "#6b4ea0")
 """Of `GROUPS`, as in the report's histogram of scores."""
 _BINS = 40
 
-_SIDE, _COLUMNS = 256, 6
-_GAP, _CAPTION, _HEADER, _FOOTER = 8, 42, 58, 30
-_PAGE, _INK, _FAINT, _OUTLINE = (17, 17, 19), (232, 232, 234), (152, 152, 158), (64, 224, 255)
-_TEXT, _SMALL = 16, 13
 _KEY = (
     "Blue: outline of the lung mask. Colour: heat on the model's one scale; no colour: no hotter than on normal films."
 )
@@ -90,28 +87,12 @@ def draw_worst(path: Path, scans: Sequence[Shown], scale: HeatScale) -> None:
         scans: At least one, in the order they are shown in.
         scale: Of the model.
     """
-    from PIL import Image, ImageDraw
-
-    columns = min(_COLUMNS, max(3, len(scans)))  # three at the least: the heading needs the room
-    rows = -(-len(scans) // columns)
-    width = columns * (_SIDE + _GAP) + _GAP
-    page = Image.new("RGB", (width, _HEADER + rows * (_SIDE + _CAPTION + _GAP) + _FOOTER), _PAGE)
-    ink = ImageDraw.Draw(page)
-    room = width - 2 * _GAP
-    ink.text((_GAP, 18), fit_text(_heading(len(scans)), font(_TEXT), room), _INK, font(_TEXT), "lm")
-    ink.text((_GAP, 41), fit_text(_KEY, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
-    for place, shown in enumerate(scans):
-        row, column = divmod(place, columns)
-        left, top = _GAP + column * (_SIDE + _GAP), _HEADER + row * (_SIDE + _CAPTION + _GAP)
-        picture = _tile(shown, scale)
-        height, wide = picture.shape[:2]
-        page.paste(Image.fromarray(picture), (left + (_SIDE - wide) // 2, top + (_SIDE - height) // 2))
+    tiles = []
+    for shown in scans:
         said = "no heat" if shown.share is None else f"{100 * shown.share:.1f} % in the lungs"
         words = f"{said} (even map {100 * shown.lung_area:.1f} %)"
-        ink.text((left, top + _SIDE + 13), fit_text(words, font(_SMALL), _SIDE), _INK, font(_SMALL), "lm")
-        ink.text((left, top + _SIDE + 31), fit_text(shown.scan_id, font(_SMALL), _SIDE), _FAINT, font(_SMALL), "lm")
-    ink.text((_GAP, page.height - _FOOTER // 2), fit_text(FOOTNOTE, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
-    write_png(path, np.asarray(page, dtype=np.uint8))
+        tiles.append(Tile(_tile(shown, scale), words, shown.scan_id))
+    draw_gallery(path, _heading(len(scans)), _KEY, tiles)
 
 
 def _heading(count: int) -> str:
@@ -120,14 +101,6 @@ def _heading(count: int) -> str:
 
 def _tile(shown: Shown, scale: HeatScale) -> UInt8:
     """Return uint8 (h, w, 3) RGB, longer side 256: the overlay with the outline of the lungs."""
-    import cv2
-
     picture = np.ascontiguousarray(draw(shown.panel, scale))
-    height, width = picture.shape[:2]
-    inside = cv2.resize(shown.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    curves, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    for colour, thickness in (((0, 0, 0), 4), (_OUTLINE, 2)):  # bright in dark: seen on bone and on heat
-        cv2.drawContours(picture, curves, -1, colour, thickness, cv2.LINE_AA)
-    factor = _SIDE / max(height, width)
-    shape = max(1, round(width * factor)), max(1, round(height * factor))
-    return np.asarray(cv2.resize(picture, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    outline(picture, shown.mask, BLUE)
+    return tile_of(picture)

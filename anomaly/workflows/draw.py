@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from anomaly.calibrate import load_calibration
-from anomaly.heatmaps import HeatScale, overlay, with_legend, write_png
+from anomaly.heatmaps import HeatScale, overlay, with_boxes, with_legend, write_png
 from anomaly.prepare.geometry import on_shape
 from anomaly.records import UInt8
 from anomaly.runs import RECEIPT, read_json
+from anomaly.workflows.boxes import corners_on_film
 from anomaly.workflows.panels import FILM_SIDE, Panel, load_panel
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import ScoreLine, read_scores
+
+MOST_BOXES = 8
+"""Boxes drawn on a film at most, the most confident ones, and none that is no more confident than `HeatScale.low`."""
 
 
 def draw_heatmaps(out: Path, *, contour: bool = False, top: int | None = None, on_progress: Ticker = silent) -> int:
@@ -49,14 +53,22 @@ def heat_scale(out: Path) -> HeatScale:
         DataError: No receipt.
         ModelError: The calibration is missing or damaged.
     """
-    unit = str(read_json(out / RECEIPT).get("heat_unit", ""))
+    told = read_json(out / RECEIPT)
+    unit = str(told.get("heat_unit", ""))
+    if told.get("heat_range") is not None:
+        low, high = told["heat_range"]
+        return HeatScale.between(float(low), float(high), unit)
     return HeatScale.from_quantiles(load_calibration(out).pixel_quantiles, unit)
 
 
 def draw(panel: Panel, scale: HeatScale, *, contour: bool = False) -> UInt8:
     """Return the overlay, uint8 (h, w, 3) RGB, longer side at least 512."""
     panel = enlarged(panel)
-    return overlay(panel.film, panel.heat_on_film(), scale, contour=contour)
+    picture = overlay(panel.film, panel.heat_on_film(), scale, contour=contour)
+    if panel.boxes is None:
+        return picture
+    shown = panel.boxes[panel.boxes[:, 4] > scale.low][:MOST_BOXES]
+    return with_boxes(picture, corners_on_film(shown, panel.geometry), shown[:, 4])
 
 
 def enlarged(panel: Panel) -> Panel:

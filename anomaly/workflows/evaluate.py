@@ -16,6 +16,8 @@ from anomaly.evaluate.table import MetricRow, evaluate_scores, to_dicts, to_mark
 from anomaly.records import NORMAL
 from anomaly.runs import RECEIPT, read_json, write_json, write_text
 from anomaly.scans.manifest import parse_label
+from anomaly.workflows.box_evaluation import BoxEvaluation, evaluate_boxes
+from anomaly.workflows.box_evaluation import to_markdown as boxes_to_markdown
 from anomaly.workflows.classification import Classification, classify, to_dict
 from anomaly.workflows.journal import read_journal
 from anomaly.workflows.results import ScoreLine, flags, read_scores
@@ -35,6 +37,8 @@ class Evaluation:
     notes: tuple[str, ...]
     classification: Classification | None = None
     """How well the classes themselves are told apart; None where the method knows none, or no scan's is known."""
+    boxes: BoxEvaluation | None = None
+    """How well the boxes drawn lie; None where the method draws none, or no scan's own are known."""
 
 
 def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = None, n_boot: int = 2000) -> Evaluation:
@@ -74,6 +78,8 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
         classification = classify(out, n_boot=n_boot)
     except UnknownClassError as error:  # a set with other classes: its normals and abnormals count all the same
         notes.append(f"No tables of classes. {error}")
+    boxes = evaluate_boxes(out, scored, n_boot=n_boot)
+    notes += [] if boxes is None else boxes.notes
     evaluation = Evaluation(
         rows,
         len(scored) - len(kept),
@@ -81,6 +87,7 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
         _alarms(kept, alpha),
         tuple(notes),
         classification,
+        boxes,
     )
     write_json(
         out / EVALUATION,
@@ -91,9 +98,11 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
             "false_alarms": evaluation.alarms,
             "notes": list(notes),
             "classification": None if classification is None else to_dict(classification),
+            "boxes": None if boxes is None else boxes.to_dict(),
         },
     )
-    write_text(out / "evaluation.md", (to_markdown(rows) if rows else "\n".join(notes)) + "\n")
+    text = to_markdown(rows) if rows else "\n".join(notes)
+    write_text(out / "evaluation.md", text + ("" if boxes is None else f"\n\n{boxes_to_markdown(boxes)}") + "\n")
     return evaluation
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,16 @@ from anomaly.prepare.cache import open_cache
 from anomaly.prepare.prepare import Preparation
 from anomaly.prepare.register import NOT_REGISTERED
 from anomaly.prepare.source import FilmSpool, ImageSpool
-from anomaly.records import ABNORMAL, Float32, Target
+from anomaly.records import ABNORMAL, Float32, Float64, Geometry
 from anomaly.registry import detector_class
 from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_json, write_table, write_text
 from anomaly.scans.quality import EXCLUDING
 from anomaly.scans.walk import Listing, list_scans
+from anomaly.workflows.boxes import BOXES_HASH, boxes_digest, boxes_to_learn, same_boxes, targets_of
 from anomaly.workflows.classes import select_labelled
 from anomaly.workflows.fingerprint import FINGERPRINT, content_digest, fingerprint
 from anomaly.workflows.history import draw_history
+from anomaly.workflows.lungs import check_lungs, copy_lungs, lung_finder
 from anomaly.workflows.model import save_model
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import read_files
@@ -87,6 +90,7 @@ def fit(
     resume: bool = False,
     overwrite: bool = False,
     offline: bool = False,
+    lungs: Path | None = None,
     device: str = "auto",
     workers: int = 2,
     on_progress: Ticker = silent,
@@ -104,6 +108,7 @@ def fit(
         resume: Go on with an interrupted run.
         overwrite: Replace an earlier run.
         offline: Never use the network, not even for the weights of a backbone that are not in the weights folder.
+        lungs: A run of `anomaly segment fit` on lungs, for `prepare.lungs`; it travels inside the model.
         device: "auto", "cpu" or "cuda".
         workers: Reading processes.
         on_progress: Told how far along things are.
@@ -115,10 +120,14 @@ def fit(
         UsageError: Wrong settings or output folder.
     """
     recipe, detector = resolve(recipe, device=device)
+    preparation = _open_preparation(recipe, lungs, device)
     if detector.backbone is not None:
         ensure_weights(detector.backbone, offline=offline, say=log.warning)
     listing = list_scans(scans)
     selection = _select(listing, detector, recipe, normal_only=normal_only)
+    boxes: dict[str, Float64] = {}
+    if detector.boxes:
+        boxes, selection = boxes_to_learn(listing.files, selection)
     enough(sum(file.label != ABNORMAL for file in selection.chosen), str(scans), selection.left_out)
     unfit = EXCLUDING - ({"colour"} if recipe.prepare.channels == 3 else set())
     exclude = frozenset(unfit) if exclude_flagged else frozenset()
@@ -129,7 +138,7 @@ def fit(
     claim_folder(output, command="fit", resume=resume, overwrite=overwrite, inputs=(scans,))
     told = fingerprint(listing)
     if resume:
-        _same_run(output, recipe, told["sha256"], rules)
+        _same_run(output, recipe, told["sha256"], rules, boxes)
     facts: dict[str, Any] = {
         "method": recipe.method,
         "seed": recipe.seed,
@@ -141,12 +150,15 @@ def fit(
         "layout": listing.layout,
         "memory_estimate": memory,
     }
+    if detector.boxes:
+        facts[BOXES_HASH] = boxes_digest(boxes)
     with receipt(output, "fit", facts), ImageSpool(output) as images, ExitStack() as waiting:
         films = waiting.enter_context(FilmSpool(output))
         write_text(output / "config.yaml", dump_recipe(recipe))
         write_json(output / FINGERPRINT, told)
-        preparation = Preparation(recipe.prepare, recipe.size)
-        looks, failed, place = _read(selection, rules, recipe, preparation, images, films, workers, on_progress)
+        looks, failed, place, ways = _read(
+            selection, rules, recipe, preparation, images, films, workers, on_progress, keep_ways=detector.boxes
+        )
         roles = assign_roles(selection, looks, failed, rules, label=str(scans))
         facts |= {
             "left_out": count_reasons(roles.left_out),
@@ -162,8 +174,12 @@ def fit(
         if not preparation.fitted:
             healthy = [place[look.file.scan_id] for look in roles.train if look.file.label != ABNORMAL]
             preparation = fit_preparation(preparation, films, healthy, on_progress)
-            refused = finish_films(preparation, films, train + held_out, images, workers, on_progress)
-            kept = zip((*roles.train, *roles.calibration), refused, strict=True)
+            finished = finish_films(preparation, films, train + held_out, images, workers, on_progress)
+            refused = [was for was, _ in finished]
+            looked = (*roles.train, *roles.calibration)
+            if detector.boxes:
+                ways = {look.file.scan_id: way for look, (_, way) in zip(looked, finished, strict=True)}
+            kept = zip(looked, refused, strict=True)
             remarks = {look.file.scan_id: NOT_REGISTERED for look, was in kept if was}
             write_table(output / SPLITS, roles.table(remarks))
             train, held_out = list(range(len(train))), list(range(len(train), len(images)))
@@ -175,7 +191,7 @@ def fit(
             facts["notes"] += unregistered
         waiting.close()
         recorder = RunRecorder(output, resume=resume, on_progress=on_progress)
-        targets = _targets(roles) if detector.supervised else None
+        targets = targets_of(roles.train, boxes, ways) if detector.supervised else None
         detector.fit(images.source(train, roles.groups[: len(train)]), targets, recorder=recorder)
         recorder.flush()
         facts["notes"] += recorder.warnings
@@ -196,13 +212,16 @@ def fit(
         }
         if preparation.registers:
             data["not_registered"] = sum(facts["not_registered"].values())
+        if lungs is not None:
+            data["lungs_sha256"] = facts["lungs_sha256"] = copy_lungs(lungs, output / "model")
         save_model(output / "model", recipe, preparation, detector, calibration, data=data)
         draw_history(output)
     unreadable = tuple(reason for _, reason in roles.failed)
     warned = (*unregistered, *recorder.warnings)
     notes = (*notes, *listing.notes, *roles.notes, *warned, *_notes(roles, calibration, recipe.calibration.alpha))
     reasons = count_reasons(roles.left_out)
-    kind = f"scans of {len(detector.classes)} classes" if detector.supervised else "normals"
+    kind = f"scans of {len(detector.classes)} classes" if detector.classes else "normals"
+    kind = "labelled scans with boxes" if detector.boxes else kind
     return FitSummary(output, len(train), kind, len(held_out), len(roles.test), reasons, unreadable, notes)
 
 
@@ -218,8 +237,11 @@ def _select(listing: Listing, detector: Detector, recipe: Recipe, *, normal_only
     return select_labelled(listing, detector.config)
 
 
-def _targets(roles: Roles) -> list[Target]:
-    return [Target(look.file.label, look.file.class_name) for look in roles.train]
+def _open_preparation(recipe: Recipe, lungs: Path | None, device: str) -> Preparation:
+    """Return the preparation of a recipe, not fitted yet, with what finds its lungs where it looks for any."""
+    preparation = Preparation(recipe.prepare, recipe.size)
+    check_lungs(preparation, lungs)
+    return preparation if lungs is None else preparation.with_lungs(lung_finder(lungs, device=device))
 
 
 def _say_memory(memory: int | None, films: int) -> tuple[str, ...]:
@@ -297,14 +319,18 @@ def _read(
     films: FilmSpool,
     workers: int,
     on_progress: Ticker,
-) -> tuple[dict[str, Look], dict[str, str], dict[str, int]]:
+    *,
+    keep_ways: bool,
+) -> tuple[dict[str, Look], dict[str, str], dict[str, int], dict[str, Geometry]]:
     """Read what roles hang on; what is not a normal is only looked at.
 
-    Normals go into `images`, at the place told; into `films` where the preparation is not fitted yet.
+    Normals go into `images`, at the place told; into `films` where the preparation is not fitted yet. Their geometries
+    are told where they are to be kept and known yet.
     """
     looks: dict[str, Look] = {}
     failed: dict[str, str] = {}
     place: dict[str, int] = {}
+    ways: dict[str, Geometry] = {}
     cache = open_cache()
     every, normals = selection.to_read(rules), len(selection.chosen) + len(selection.calibration)
     parts = ((every[:normals], preparation), (every[normals:], None))
@@ -324,14 +350,18 @@ def _read(
                 looks[scan_id] = Look.of(outcome)
             if outcome.prepared is not None:
                 place[scan_id] = images.append(outcome.prepared.image)
+                if keep_ways:
+                    ways[scan_id] = outcome.prepared.geometry
             elif outcome.shrunk is not None:
                 place[scan_id] = films.append(outcome.shrunk)
             on_progress(len(looks) + len(failed), len(every), "reading")
-    return looks, failed, place
+    return looks, failed, place, ways
 
 
-def _same_run(output: Path, recipe: Recipe, fingerprint_sha256: str, rules: Rules) -> None:
-    """Refuse to resume a run with other settings or on other scans than it was begun with."""
+def _same_run(
+    output: Path, recipe: Recipe, fingerprint_sha256: str, rules: Rules, boxes: Mapping[str, Float64]
+) -> None:
+    """Refuse to resume a run with other settings or on other scans or boxes than it was begun with."""
     config, begun = output / "config.yaml", output / RECEIPT
     if config.is_file() and load_recipe(None, config) != recipe:
         raise UsageError(
@@ -340,6 +370,7 @@ def _same_run(output: Path, recipe: Recipe, fingerprint_sha256: str, rules: Rule
     before = read_json(begun) if begun.is_file() else {}
     if before.get("fingerprint_sha256", fingerprint_sha256) != fingerprint_sha256:
         raise UsageError(f"--resume: {output} was begun on other scans; give the same, or choose another --output.")
+    same_boxes(before, boxes)
     asked = {"test_share": rules.test, "exclude": sorted(rules.exclude)}
     if any(before.get(name, value) != value for name, value in asked.items()):
         raise UsageError(f"--resume: give --test and --exclude-flagged just as {output} was begun.")

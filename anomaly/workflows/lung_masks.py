@@ -140,18 +140,18 @@ def read_mask(path: Path) -> Mask:
     grey = pixels.max(axis=2) if pixels.ndim == 3 else pixels
     top = float(grey.max())
     if top == 0:
-        raise DataError(f"The mask {path} is empty: remove it, or draw the lungs.")
+        raise DataError(f"The mask {path} is empty: remove it, or draw what belongs in it.")
     levels, counts = np.unique(grey, return_counts=True)
     least = 0.5 * top
     if len(levels) <= _FEW_LEVELS:
         least = min(least, float(levels[(levels > 0) & ((counts >= _REGION * grey.size) | (levels == top))].min()))
     elif np.mean((grey > _MIDDLE[0] * top) & (grey < _MIDDLE[1] * top)) > _MOST_MIDDLE:
         raise DataError(
-            f"{path} is a picture of many greys and no mask: give --masks a folder of masks, 0 outside the lungs."
+            f"{path} is a picture of many greys and no mask: give --masks a folder of masks, 0 outside the lungs (or lesions)."
         )
     inside = grey >= least
     if inside.all():
-        raise DataError(f"The mask {path} covers the whole film: a mask is 0 outside the lungs.")
+        raise DataError(f"The mask {path} covers the whole film: a mask is 0 outside the lungs (or lesions).")
     return np.asarray(inside, dtype=np.bool_)
 
 
@@ -172,11 +172,8 @@ def on_film(mask: Mask, film: Size, size: Size | None, names: tuple[Path, str]) 
             is not known), or too small to be seen on the small film.
     """
     where, scan = names
-    if size is not None and mask.shape != size:
-        raise DataError(
-            f"The mask {where} is {_told(mask.shape)} pixels and its film {scan} is {_told(size)}: give masks drawn on "
-            "these very films, or stretch them to the films' size if they were drawn on smaller copies."
-        )
+    if size is not None:
+        check_size(mask, size, names)
     factor = max(film) / max(mask.shape)
     if max(abs(side * factor - own) for side, own in zip(mask.shape, film, strict=True)) > 1.0:
         raise DataError(
@@ -187,6 +184,25 @@ def on_film(mask: Mask, film: Size, size: Size | None, names: tuple[Path, str]) 
     if not small.any():
         raise DataError(f"The mask {where} is too small to be seen on a film of {_told(film)} pixels: remove it.")
     return small
+
+
+def check_size(mask: Mask, size: Size, names: tuple[Path, str]) -> None:
+    """Refuse a mask, bool (H, W), that is not of its film's size.
+
+    Args:
+        mask: As it was read.
+        size: (H, W) of the film as it was read.
+        names: Of the mask and of its scan, to be named in errors.
+
+    Raises:
+        DataError: It is not.
+    """
+    where, scan = names
+    if mask.shape != size:
+        raise DataError(
+            f"The mask {where} is {_told(mask.shape)} pixels and its film {scan} is {_told(size)}: give masks drawn on "
+            "these very films, or stretch them to the films' size if they were drawn on smaller copies."
+        )
 
 
 def _resized(mask: Mask, shape: Size) -> Mask:

@@ -23,8 +23,13 @@ SCHEMA_VERSION = 4
 """1: without prepare.register. 2: without the features of held-out normals. 3: without the films that calibration
 scores are of."""
 MODEL_JSON = "model.json"
+SEGMENTER = "segmenter"
+"""The `kind` that model.json names where the model draws masks; one that scores names none."""
 PREPARATION = "preparation.safetensors"
 """What the preparation has learnt from the normals, where it learns anything."""
+LUNGS = "lungs"
+"""The folder of the U-Net that finds the lungs, where the preparation looks for any."""
+_LUNGS_JSON, _LUNGS_WEIGHTS = f"{LUNGS}/{MODEL_JSON}", f"{LUNGS}/{WEIGHTS}"
 _REGISTERED = f"""
 Every film is first brought onto the mean normal chest ({PREPARATION}); one that cannot be is scored as it is, with a
 warning in scores.csv.
@@ -56,7 +61,8 @@ class ModelFacts(Settings):
     def files(self) -> tuple[str, ...]:
         """Names of the files that make up the model, beside model.json and the card."""
         learnt = () if self.prepare.registration == "none" else (PREPARATION,)
-        return (WEIGHTS, CALIBRATION, *learnt)
+        lungs = () if self.prepare.lungs == "none" else (_LUNGS_JSON, _LUNGS_WEIGHTS)
+        return (WEIGHTS, CALIBRATION, *learnt, *lungs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +120,11 @@ def describe_model(folder: Path, facts: ModelFacts) -> None:
     write_text(folder / "README.md", _card(facts))
     sha256 = {name: sha256_of(folder / name) for name in facts.files}
     told = facts.model_dump(mode="json") | {"schema_version": SCHEMA_VERSION}
-    sha256[MODEL_JSON] = _digest(told)
+    sha256[MODEL_JSON] = digest_of(told)
     write_json(folder / MODEL_JSON, {**told, "sha256": sha256})
 
 
-def _digest(told: Mapping[str, Any]) -> str:
+def digest_of(told: Mapping[str, Any]) -> str:
     """Return the sha256 of everything model.json says, as it says it, but the checksums."""
     rest = {key: value for key, value in told.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
@@ -162,11 +168,15 @@ def load_model(path: str | Path, *, device: str = "auto") -> Model:
     except UsageError as error:
         raise ModelError(f"{folder}: {error}") from error
     detector: Detector = cls.load(folder, device=device)
-    return Model(facts, _load_preparation(folder, facts), detector, load_calibration(folder))
+    return Model(facts, _load_preparation(folder, facts, device), detector, load_calibration(folder))
 
 
-def _load_preparation(folder: Path, facts: ModelFacts) -> Preparation:
+def _load_preparation(folder: Path, facts: ModelFacts, device: str) -> Preparation:
     preparation = Preparation(facts.prepare, facts.size)
+    if preparation.needs_lungs:
+        from anomaly.workflows.lungs import lung_finder  # it builds on this module, and on torch
+
+        preparation = preparation.with_lungs(lung_finder(folder / LUNGS, device=device))
     if not preparation.registers:
         return preparation
     try:
@@ -186,6 +196,8 @@ def read_facts(folder: Path) -> ModelFacts:
         version = int(data["schema_version"])
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / MODEL_JSON} is not a model description: {error}") from error
+    if data.get("kind") == SEGMENTER:
+        raise ModelError(f"{folder} draws masks and gives no score: use it with `anomaly segment apply`.")
     if version > SCHEMA_VERSION:
         raise ModelError(
             f"{folder} was written by a newer anomaly (schema {version}, this one reads {SCHEMA_VERSION}): "
@@ -195,7 +207,7 @@ def read_facts(folder: Path) -> ModelFacts:
         facts = validate(ModelFacts, data, str(folder / MODEL_JSON))
     except UsageError as error:
         raise ModelError(str(error)) from error
-    if facts.sha256.get(MODEL_JSON) != _digest(data):
+    if facts.sha256.get(MODEL_JSON) != digest_of(data):
         raise ModelError(f"{folder / MODEL_JSON} was changed after the fit: copy it again, or fit again.")
     return facts
 
@@ -204,10 +216,13 @@ _NORMALS = """Fitted on normal scans only, with anomaly {version}. A score ranks
 those normals; a p-value says what share of the held-out normals score as high."""
 _LABELLED = """Trained on labelled scans, with anomaly {version}: a score is 1 - P(normal), and says nothing of what
 is in none of the classes it learnt. A p-value says what share of the held-out normals score as high."""
+_BOXED = """Trained on labelled scans with boxes, with anomaly {version}: a score is the confidence of the best box, and
+says nothing of what was never boxed. A p-value says what share of the held-out normals score as high."""
 
 
 def _card(facts: ModelFacts) -> str:
-    origin = (_LABELLED if "classes" in facts.data else _NORMALS).format(version=facts.anomaly_version)
+    said = _LABELLED if "classes" in facts.data else _BOXED if "boxes" in facts.data else _NORMALS
+    origin = said.format(version=facts.anomaly_version)
     registered = "" if facts.prepare.registration == "none" else _REGISTERED
     share = facts.prepare.central_crop
     cropped = _CROPPED.format(share=share) if share < 1 else ""

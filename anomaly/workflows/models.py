@@ -6,10 +6,16 @@ import json
 from typing import Any
 
 from anomaly.config import OF_ANOMALIB, parse_recipe, recipe_names, recipe_text, recipes_folder
-from anomaly.registry import SUPERVISED
+from anomaly.registry import SEGMENTERS, SUPERVISED
 
 FIGURES = "dev_auroc.json"
 """recipe -> {data, auroc, low, high, normal, abnormal}; written from the benchmark results by benchmarks/figures.py."""
+
+_HEADINGS = (
+    "Learning from normal scans alone:",
+    "Learning from labels, to compare with:",
+    "Drawing masks of lungs or lesions, learnt from masks (`anomaly segment`):",
+)
 
 
 def dev_figures() -> dict[str, dict[str, Any]]:
@@ -21,7 +27,7 @@ def dev_figures() -> dict[str, dict[str, Any]]:
 def list_models() -> list[dict[str, Any]]:
     """Return every recipe: name, method, whether supervised, size, what its file says it is, and its figure.
 
-    Those that learn from normals alone come first, and of either kind the strongest.
+    Those that learn from normals alone come first, those that draw masks last, and of each kind the strongest first.
     """
     figures = dev_figures()
     listed = []
@@ -34,16 +40,22 @@ def list_models() -> list[dict[str, Any]]:
                 "name": name,
                 "method": recipe.method,
                 "supervised": recipe.method in SUPERVISED,
+                "segments": recipe.method in SEGMENTERS,
                 "size": recipe.size,
                 "purpose": purpose,
                 "dev": figures.get(name),
             }
         )
 
-    def place(model: dict[str, Any]) -> tuple[bool, float, str]:
-        return model["supervised"], -(model["dev"] or {"auroc": 0.0})["auroc"], model["name"]
+    def place(model: dict[str, Any]) -> tuple[int, float, str]:
+        return _kind(model), -(model["dev"] or {"auroc": 0.0})["auroc"], model["name"]
 
     return sorted(listed, key=place)
+
+
+def _kind(model: dict[str, Any]) -> int:
+    """Return under which of the headings a recipe comes."""
+    return 2 if model["segments"] else int(model["supervised"])
 
 
 def list_anomalib() -> list[dict[str, str]]:
@@ -55,12 +67,14 @@ def list_anomalib() -> list[dict[str, str]]:
 
 def render_models(listed: list[dict[str, Any]], of_anomalib: list[dict[str, str]]) -> str:
     """Return the lists as text, one recipe a paragraph, then one model of anomalib a line."""
-    parts = ["Learning from normal scans alone:\n"]
+    parts: list[str] = []
     for place, model in enumerate(listed):
-        if model["supervised"] and not listed[place - 1]["supervised"]:
-            parts.append("\nLearning from labels, to compare with:\n")
+        kind = _kind(model)
+        if place == 0 or kind != _kind(listed[place - 1]):
+            parts.append(("\n" if parts else "") + _HEADINGS[kind] + "\n")
         mark = "  (strongest)" if place == 0 and model["dev"] else ""
-        parts.append(f"{model['name']}{mark}\n    {model['purpose']}\n    {_figure(model['dev'])}")
+        figure = "" if model["segments"] else f"\n    {_figure(model['dev'])}"
+        parts.append(f"{model['name']}{mark}\n    {model['purpose']}{figure}")
     width = max(len(model["name"]) for model in of_anomalib)
     parts.append("\nModels of anomalib, as it trains them, fed and read by us (tested; tried by hand; refused):")
     parts += [f"  {model['name']:{width}}  {model['status']:7}  {model['needs']}" for model in of_anomalib]

@@ -28,7 +28,7 @@ class Panel:
 
     `film` uint8 (h, w) or (h, w, 3), longer side <= 512; `prepared` and `twin` uint8 (S, S[, 3]), twin None where the
     method has none; `heatmap` float32 (S, S) >= 0; `geometry` leads from the square to `film`'s pixels; `term_maps`
-    like `heatmap`, of each term that has a map of its own.
+    like `heatmap`, of each term that has a map of its own; `boxes` as in `DetectorOutput`, None where there are none.
     """
 
     film: UInt8
@@ -37,6 +37,7 @@ class Panel:
     heatmap: Float32
     geometry: Geometry
     term_maps: dict[str, Float32] = field(default_factory=dict)
+    boxes: Float32 | None = None
 
     @property
     def registered(self) -> bool:
@@ -69,6 +70,7 @@ def make_panel(film: UInt8, prepared: Prepared, output: DetectorOutput, index: i
         output.heatmaps[index],
         on_shape(prepared.geometry, (film.shape[0], film.shape[1])),
         {name: maps[index] for name, maps in output.term_maps.items()},
+        None if output.boxes is None else output.boxes[index],
     )
 
 
@@ -88,6 +90,8 @@ def save_panel(path: Path, panel: Panel) -> None:
     }
     if panel.twin is not None:
         arrays["twin"] = panel.twin
+    if panel.boxes is not None:
+        arrays["boxes"] = panel.boxes
     arrays |= {TERM + name: _halved(heatmap) for name, heatmap in panel.term_maps.items()}
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
@@ -109,7 +113,7 @@ def load_panel(path: Path) -> Panel:
                 name.removeprefix(TERM): kept[name].astype(np.float32) for name in kept.files if name.startswith(TERM)
             }
             heatmap = kept["heatmap"].astype(np.float32)
-            return Panel(film, kept["prepared"], kept.get("twin"), heatmap, geometry, terms)
+            return Panel(film, kept["prepared"], kept.get("twin"), heatmap, geometry, terms, kept.get("boxes"))
     except Exception as error:  # a damaged zip raises half a dozen kinds
         raise DataError(f"Cannot read the panel {path}: {error}. Score again with --overwrite.") from error
 

@@ -202,9 +202,8 @@ class _Task:
             "seconds": self.seconds,
             "kinds": kinds,
         }
-        registers = self.preparation is not None and self.preparation.registers
-        # a film just decoded is prepared to the end there, unless it needs the template; to be kept, it travels as well
-        if "shrunk" in kinds and not registers:
+        # a film just decoded is prepared to the end there where settings are enough; to be kept, it travels as well
+        if "shrunk" in kinds and self.preparation is not None and self.preparation.finishes_anywhere:
             kinds = ["prepared", *(kind for kind in kinds if kind != "shrunk" or self.cache)]
             request["kinds"] = kinds
         if self.preparation is not None:

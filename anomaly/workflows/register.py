@@ -10,7 +10,7 @@ import numpy as np
 from anomaly.prepare.prepare import Preparation
 from anomaly.prepare.register import NOT_REGISTERED, fit_template, small_copy, template_sample
 from anomaly.prepare.source import FilmSpool, ImageSpool
-from anomaly.records import Prepared
+from anomaly.records import Geometry, Prepared
 from anomaly.workflows.progress import Ticker
 
 _MANY = 0.1
@@ -54,14 +54,18 @@ def finish_films(
     images: ImageSpool,
     workers: int,
     on_progress: Ticker,
-) -> list[bool]:
-    """Prepare the films at these places to the end, in this order, into `images`; return which were not registered."""
-    refused: list[bool] = []
+) -> list[tuple[bool, Geometry]]:
+    """Prepare the films at these places to the end, in this order, into `images`.
+
+    Returns:
+        Of each whether it was not registered, and its geometry.
+    """
+    finished: list[tuple[bool, Geometry]] = []
     with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="register") as threads:
         for start in range(0, len(places), _CHUNK):
             part = [films[place] for place in places[start : start + _CHUNK]]
             for prepared in threads.map(preparation.finish, part):
                 images.append(prepared.image, prepared.inside)
-                refused.append(was_refused(prepared))
-            on_progress(len(refused), len(places), "registering")
-    return refused
+                finished.append((was_refused(prepared), prepared.geometry))
+            on_progress(len(finished), len(places), "registering")
+    return finished

@@ -107,6 +107,7 @@ def write_report(out: Path, *, alpha: float | None = None, top: int = 24, on_pro
         colours=colour_stops(24),
         ticks=_ticks(scale),
         unit=scale.unit,
+        of_normals=scale.of_normals,
         evaluation=evaluation,
         classification=classification,
         class_pictures=_class_pictures(out) if classification else [],

@@ -15,14 +15,16 @@ from numpy.typing import NDArray
 from anomaly.detectors.base import SupervisedConfig
 from anomaly.errors import DataError, UsageError
 from anomaly.prepare.cache import open_cache
-from anomaly.records import Float32, Prepared, ResultRow, ScanFile
+from anomaly.records import Float32, Float64, Prepared, ResultRow, ScanFile
 from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
-from anomaly.scans.patients import hash_patient
 from anomaly.scans.quality import EXCLUDING
 from anomaly.scans.walk import list_scans
 from anomaly.workflows.attention import ATTENDED
+from anomaly.workflows.box_tables import BOXED, BOXES, SHAPE, true_boxes, write_boxes, write_true_boxes
+from anomaly.workflows.boxes import to_film_boxes
 from anomaly.workflows.classes import as_known
 from anomaly.workflows.classification import CLASSIFIED
+from anomaly.workflows.disguise import disguise, stamp_of
 from anomaly.workflows.draw import draw_heatmaps
 from anomaly.workflows.evaluate import EVALUATION
 from anomaly.workflows.journal import Journal, pack_features
@@ -35,9 +37,9 @@ from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
 from anomaly.workflows.splits import files_of_split
 from anomaly.workflows.tsne import TSNE
 
-_BESIDE = ("trivial", "seconds", "stamp", "features")
+_BESIDE = ("trivial", "seconds", "stamp", "features", BOXES, SHAPE)
 """What a line of the journal says beside the row."""
-DERIVED = (EVALUATION, "evaluation.md", "report.html", TSNE, PREDICTIONS, *CLASSIFIED, *ATTENDED)
+DERIVED = (EVALUATION, "evaluation.md", "report.html", TSNE, PREDICTIONS, *CLASSIFIED, *ATTENDED, *BOXED)
 """Files made of a run's results, which no longer hold once it goes on."""
 
 
@@ -45,13 +47,16 @@ DERIVED = (EVALUATION, "evaluation.md", "report.html", TSNE, PREDICTIONS, *CLASS
 class Scored:
     """One scan's row, with what its pictures and its baselines need; all None when it failed.
 
-    `features` float32 (F,), None where the method has none.
+    `features` float32 (F,), None where the method has none. `boxes` float64 (n, 5): x, y, w, h in pixels of the film,
+    of the (H, W) `shape`, and confidence, best first; both None where the method draws none.
     """
 
     row: ResultRow
     panel: Panel | None = None
     trivial: dict[str, float] | None = None
     features: Float32 | None = None
+    boxes: Float64 | None = None
+    shape: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,11 @@ def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
         )
         found = outcome.findings
         features = None if output.features is None else output.features[index]
-        yield Scored(row, make_panel(found.film, outcome.prepared, output, index), found.trivial, features)
+        scored = Scored(row, make_panel(found.film, outcome.prepared, output, index), found.trivial, features)
+        if output.boxes is not None:
+            way = outcome.prepared.geometry
+            scored = replace(scored, boxes=to_film_boxes(output.boxes[index], way), shape=way.film_shape)
+        yield scored
         index += 1
 
 
@@ -186,8 +195,9 @@ def score(
     classes = model.detector.classes
     if isinstance(model.detector.config, SupervisedConfig) and classes:
         files = [as_known(file, model.detector.config.classes, classes) for file in files]
+    truths, remarks = true_boxes(listing.files, files) if model.detector.boxes else ([], [])
     claim_folder(output, command="score", resume=resume, overwrite=overwrite, inputs=(scans, model_path))
-    files = [_disguise(file) for file in files] if hash_paths else files
+    files = [disguise(file) for file in files] if hash_paths else files
     facts: dict[str, Any] = {
         "model_sha256": model_hash,
         "method": model.facts.method,
@@ -197,20 +207,23 @@ def score(
     facts |= {
         "scored_on": model.detector.runs_on(),
         "heat_unit": model.detector.heat_unit,
+        "heat_range": model.detector.heat_range,
         "hashed_paths": hash_paths,
         "split": split,
         "not_images": listing.others,
         "notes": [] if hash_paths else list(listing.notes),  # they name files and folders
     }
     if classes:
-        facts |= {"classes": list(classes), "cut": model.detector.cut}
+        facts["classes"] = list(classes)
+    if model.detector.cut is not None:
+        facts["cut"] = model.detector.cut
     if hash_paths:
         facts["argv"] = ["SCANS" if Path(word) == scans else word for word in sys.argv[1:]]
     with receipt(output, "score", facts):
         model.calibration.save(output)
         journal = Journal(output)
         shelf = PanelShelf(output / "panels", panels)
-        stamps = {file.scan_id: _stamp(file.path) for file in files}
+        stamps = {file.scan_id: stamp_of(file.path) for file in files}
         _forget_changed(output, journal, stamps)
         for entry in journal.entries.values():
             if entry["score"] is not None:
@@ -225,6 +238,10 @@ def score(
             write_scores(output, rows, alpha=alpha)
             if classes:
                 write_predictions(output, rows, classes)
+            if model.detector.boxes:
+                write_boxes(output, rows, journal.entries)
+                known = {file.scan_id: boxes for file, boxes in zip(files, truths, strict=True) if boxes is not None}
+                remarks += write_true_boxes(output, rows, known, journal.entries)
         draw_heatmaps(output, on_progress=on_progress)
         write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
         scored = sum(row.score is not None for row in rows)
@@ -235,7 +252,7 @@ def score(
         raise DataError(
             f"None of the {len(rows)} files in {scans} could be read; {output / 'scores.csv'} says why for each."
         )
-    notes = [*listing.notes]
+    notes = [*listing.notes, *remarks]
     calibrated_on = model.facts.data.get("scored_on")
     if calibrated_on != model.detector.runs_on():
         notes.append(
@@ -277,6 +294,8 @@ def _run(
         }
         if scored.features is not None:
             beside["features"] = pack_features(scored.features)
+        if scored.boxes is not None:
+            beside |= {BOXES: scored.boxes.tolist(), SHAPE: scored.shape}
         pending.append({**asdict(row), **beside})
         last = now
         if len(pending) >= model.detector.config.score_batch:
@@ -291,15 +310,6 @@ def _row(file: ScanFile, entry: dict[str, Any]) -> ResultRow:
     fields = {k: v for k, v in entry.items() if k not in _BESIDE}
     known = {"label": file.label, "class_name": file.class_name, "extra": file.extra}
     return ResultRow(**{**fields, **known, "warnings": tuple(fields["warnings"])})
-
-
-def _stamp(path: Path) -> list[int] | None:
-    """Return what tells a file from a later one of the same name: its size and time; None when it is not there."""
-    try:
-        facts = path.stat()
-    except (OSError, ValueError):
-        return None
-    return [facts.st_size, facts.st_mtime_ns]
 
 
 def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[int] | None]) -> None:
@@ -329,9 +339,3 @@ def _same_work(output: Path, model_hash: str, hash_paths: bool, split: str | Non
         raise UsageError(f"--resume: give --split just as {output} was begun, or choose another --output.")
     if before.get("hashed_paths", hash_paths) != hash_paths:
         raise UsageError(f"--resume: give --hash-paths just as {output} was begun, or choose another --output.")
-
-
-def _disguise(file: ScanFile) -> ScanFile:
-    """Return the file under a salted hash of its name, in id and path alike."""
-    name = hash_patient(f"path:{file.relative}")
-    return replace(file, scan_id=f"scan-{name}", relative=f"hashed/{name}", extra={})

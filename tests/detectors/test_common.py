@@ -62,6 +62,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "padim": {**RANDOM, "layers": ("layer1", "layer2"), "features": 20},
     "patchcore": {**RANDOM, "layers": ("layer1", "layer2"), "bank_mb": 0.1},
     "pixel-stats": {"score_batch": BATCH},
+    "retinanet": {
+        "backbone": "test_resnet",
+        "backbone_weights": "none",
+        "width": 8,
+        "epochs": 1,
+        "warmup": 0,
+        "score_threshold": 0.0,
+        "precision": "fp32",
+        "score_batch": BATCH,
+    },
 }
 """Every registered method, shrunk to about a second or less."""
 
@@ -85,8 +95,9 @@ class Case:
 
 
 def fit(detector: Detector, films: Float32, groups: Any = None) -> Detector:
-    """Fit, with every other film called abnormal where a method needs labels."""
-    labels = [Target(i % 2, ("normal", "sick")[i % 2]) for i in range(len(films))]
+    """Fit, with every other film called abnormal, in a box of its own, where a method needs labels or boxes."""
+    boxes = np.array([[8, 8, 24, 20]], np.float32)
+    labels = [Target(i % 2, ("normal", "sick")[i % 2], boxes[: i % 2]) for i in range(len(films))]
     return detector.fit(ArraySource(films, groups), labels if detector.supervised else None)
 
 
@@ -106,6 +117,9 @@ def same(a: DetectorOutput, b: DetectorOutput) -> None:
         assert (one is None) == (other is None)
         if one is not None:
             np.testing.assert_array_equal(one, other)
+    assert (a.boxes is None) == (b.boxes is None)
+    for boxes, others in zip(a.boxes or (), b.boxes or (), strict=True):
+        np.testing.assert_array_equal(boxes, others)
     assert a.terms.keys() == b.terms.keys()
     assert a.term_maps.keys() == b.term_maps.keys()
     for name in a.terms:
@@ -122,6 +136,7 @@ def rows(output: DetectorOutput, index: Any) -> DetectorOutput:
         {name: values[index] for name, values in output.terms.items()},
         {name: values[index] for name, values in output.term_maps.items()},
         None if output.features is None else output.features[index],
+        None if output.boxes is None else output.boxes[index],
     )
 
 
@@ -158,6 +173,13 @@ def test_outputs_have_the_promised_shapes_types_and_ranges(case: Case) -> None:
         assert out.features.shape[0] == n
         assert 2 <= out.features.shape[1] <= 64
         arrays["features"] = out.features
+    if out.boxes is not None:
+        assert len(out.boxes) == n
+        for boxes, score in zip(out.boxes, out.scores, strict=True):
+            assert boxes.shape[1] == 5
+            assert (np.diff(boxes[:, 4]) <= 0).all(), "the most confident first"
+            assert boxes[0, 4] == score
+        arrays["boxes"] = np.concatenate(out.boxes)
     for name, array in arrays.items():
         assert array.dtype == np.float32, name
         assert np.isfinite(array).all(), name
@@ -310,7 +332,7 @@ def test_labels_are_refused_by_an_unsupervised_method_and_needed_by_a_supervised
         case.new().fit(ArraySource(case.train), given)
 
 
-HOLDS_OUT = {"anogan", "atlas", "classifier"}
+HOLDS_OUT = {"anogan", "atlas", "classifier", "retinanet"}
 """Methods that hold part of the films out inside fit, by patient."""
 
 
@@ -421,7 +443,7 @@ BLIND_OUTSIDE: dict[str, dict[str, Any]] = {"pixel-stats": {}}
 def test_what_lies_outside_the_film_cannot_move_the_answer(method: str, phantom_images: Callable[..., Float32]) -> None:
     images = phantom_images(30, SIZE)
     fitted = build(method, **BLIND_OUTSIDE[method]).fit(ArraySource(images[:20]))
-    case = Case(method, images[:20], images[20:], fitted)
+    case = Case(method, images[:20], images[20:], fitted, {})
     inside, other = strange_inside(case)
     one, two = (fitted.score(films, inside=inside) for films in (case.films, other))
     same(one, two)

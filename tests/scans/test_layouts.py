@@ -586,9 +586,27 @@ def test_masks_belong_to_films_of_the_same_base_name(tmp_path: Path, film: str, 
 
 
 def test_masks_beside_the_images_are_found_from_within(tmp_path: Path) -> None:
-    put(tmp_path, "X/images/a.png", "X/images/b.png", "X/masks/a.png", "X/lung_masks/b.png", "X/masks/b.png")
+    put(tmp_path, "X/images/a.png", "X/images/b.png", "X/masks/a.png", "X/left_masks/b.png", "X/masks/b.png")
     masks = {file.relative: file.mask for file in list_scans(tmp_path / "X" / "images").files}
     assert masks == {"a.png": tmp_path / "X/masks/a.png", "b.png": None}  # two may be meant: none is guessed
+
+
+@pytest.mark.parametrize(
+    ("masks", "of_a", "of_b"),
+    [
+        (("masks/a.png", "lung_masks/a.png", "lung_masks/b.png"), "masks/a.png", None),
+        (("infection masks/a.png", "lung masks/a.png", "lung masks/b.png"), "infection masks/a.png", None),
+        (("lung_masks/a.png", "lung_masks/b.png"), "lung_masks/a.png", "lung_masks/b.png"),
+        (("masks/deeper/x.png", "lung_masks/images/a.png"), None, None),
+    ],
+)
+def test_lung_masks_beside_other_masks_are_no_films_mask(
+    tmp_path: Path, masks: tuple[str, ...], of_a: str | None, of_b: str | None
+) -> None:
+    put(tmp_path, "images/a.png", "images/b.png", *masks)
+    for scans in (tmp_path, tmp_path / "images"):
+        found = {file.path.stem: file.mask for file in list_scans(scans).files}
+        assert found == {"a": of_a and tmp_path / of_a, "b": of_b and tmp_path / of_b}
 
 
 def test_a_folder_called_label_holds_masks_only_beside_images(tmp_path: Path) -> None:

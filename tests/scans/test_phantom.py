@@ -7,8 +7,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from anomaly.errors import DataError, UsageError
-from anomaly.scans.phantom import COLUMNS, make_phantom, write_phantoms
+from anomaly.scans.phantom import BOX_COLUMNS, COLUMNS, find_boxes, make_phantom, write_phantoms
 from anomaly.scans.phantom_lesions import LESIONS
+from anomaly.scans.walk import list_scans
 
 
 @pytest.fixture(scope="module")
@@ -149,18 +150,21 @@ def test_refuses_what_it_cannot_draw():
 def test_files_and_manifest(folder):
     out, rows, seen = folder
     assert seen == list(range(16))
-    assert sorted(p.name for p in out.iterdir()) == ["abnormal", "manifest.csv", "masks", "normal"]
+    names = ["abnormal", "boxes.csv", "lung_masks", "manifest.csv", "masks", "normal"]
+    assert sorted(p.name for p in out.iterdir()) == names
     with (out / "manifest.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == rows
     assert tuple(rows[0]) == COLUMNS
     films = [p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.parent != out]
-    assert sorted(films) == sorted([r["path"] for r in rows] + [r["mask"] for r in rows if r["mask"]])
+    lungs = [f"lung_masks/{r['path'].rpartition('.')[0]}.png" for r in rows]
+    assert sorted(films) == sorted([r["path"] for r in rows] + [r["mask"] for r in rows if r["mask"]] + lungs)
     assert [r["label"] for r in rows].count("1") == 6
     assert len({r["patient"] for r in rows}) == 16
     for i, row in enumerate(rows):
         sick = row["label"] == "1"
         assert row["path"].startswith(f"{'abnormal' if sick else 'normal'}/phantom-{i:04d}.")
         assert row["mask"] == (f"masks/phantom-{i:04d}.png" if sick else "")
+        assert row["boxes"] == ("boxes.csv" if sick else "")
         assert row["class"] in LESIONS if sick else row["class"] == "normal"
         assert (row["view"], row["split"]) == ("PA", "")
 
@@ -175,8 +179,56 @@ def test_written_films_are_the_drawn_ones(folder):
             depths.add(stored.dtype)
             assert np.allclose(stored / np.iinfo(stored.dtype).max, film.pixels, atol=0.003)
         if row["mask"]:
-            assert np.array_equal(cv2.imread(str(out / row["mask"]), cv2.IMREAD_UNCHANGED) > 0, film.lesion_mask)
+            assert np.array_equal(cv2.imread(str(out / row["mask"]), cv2.IMREAD_UNCHANGED), 255 * film.lesion_mask)
+        lungs = out / "lung_masks" / f"{row['path'].rpartition('.')[0]}.png"
+        assert np.array_equal(cv2.imread(str(lungs), cv2.IMREAD_UNCHANGED), 255 * film.lung_mask)
     assert depths == {np.dtype(np.uint8), np.dtype(np.uint16)}
+
+
+def test_boxes_are_tight_round_every_region_of_the_lesion(folder):
+    out, rows, _ = folder
+    with (out / "boxes.csv").open(newline="") as file:
+        reader = csv.DictReader(file)
+        boxes = [(line["path"], *(int(line[name]) for name in "xywh")) for line in reader]
+    assert tuple(reader.fieldnames) == BOX_COLUMNS
+    expected = []
+    for i, row in enumerate(rows):
+        if row["label"] == "1":
+            mask = make_phantom(i, seed=1, abnormal=True).lesion_mask
+            count, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+            for region in range(1, count):
+                y, x = np.nonzero(regions == region)
+                expected.append((row["path"], x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1))
+            for x, y, w, h in (box[1:] for box in boxes if box[0] == row["path"]):
+                assert x >= 0 < w
+                assert y >= 0 < h
+                assert x + w <= mask.shape[1]
+                assert y + h <= mask.shape[0]
+    assert sorted(boxes) == sorted(expected)
+
+
+def test_boxes_of_a_mask():
+    mask = np.zeros((6, 8), bool)
+    assert find_boxes(mask).shape == (0, 4)
+    mask[4, 5] = mask[1, 0] = mask[2, 1] = True
+    assert find_boxes(mask).tolist() == [[0, 1, 2, 2], [5, 4, 1, 1]]
+
+
+def test_lung_masks_are_neither_films_nor_masks_of_lesions(folder, tmp_path):
+    out, rows, _ = folder
+    listing = list_scans(out)
+    lesions = {row["path"]: out / row["mask"] if row["mask"] else None for row in rows}
+    assert {file.relative: file.mask for file in listing.files} == lesions
+    assert {file.boxes for file in listing.files if file.mask} == {out / "boxes.csv"}
+    assert not any(file.boxes for file in listing.files if file.label == 0)
+    assert listing.others == 1
+    assert listing.layout == "class folders"
+    assert "2 folders of masks passed over" in listing.notes
+    for name in ("normal", "abnormal", "masks", "lung_masks", "boxes.csv"):  # without the manifest
+        (tmp_path / name).symlink_to(out / name)
+    bare = list_scans(tmp_path)
+    assert sorted(file.relative for file in bare.files) == sorted(lesions)
+    assert not any("lung_masks" in str(file.mask) for file in bare.files)
 
 
 def test_dicom_films_read_back_bone_bright(folder):

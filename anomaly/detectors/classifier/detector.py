@@ -33,6 +33,8 @@ _BYTES = 4
 _COPIES = 4  # of the weights while training: themselves, gradients, two moments
 _KEPT = 2.5
 """Times the numbers an image leaves behind on its way that training keeps of it (measured)."""
+_COLOURED = (0.75, 0.99)  # quantiles of the heat that colours span
+_DRAWN = 128  # validation films they are taken over
 _SETTLING = 8  # batches that folded norms are given statistics from
 
 
@@ -48,6 +50,7 @@ class ClassifierDetector(Detector):
     _names: tuple[str, ...]
     _temperature: float
     _cut: float
+    _range: tuple[float, float]
     _input: tuple[Triple, Triple]
     _sha256: str
 
@@ -70,6 +73,11 @@ class ClassifierDetector(Detector):
     def heat_unit(self) -> str:
         """Grad-CAM is in units of log-odds."""
         return "logit"
+
+    @property
+    def heat_range(self) -> tuple[float, float]:
+        """Colours span the hottest quarter of validation films that are not normal, but for its last hundredth."""
+        return self._range
 
     def made_of(self) -> dict[str, str]:
         """Return the network, its weights' sha256, the maps Grad-CAM weighs, classes, temperature and cut."""
@@ -128,7 +136,8 @@ class ClassifierDetector(Detector):
         train, held_out = self._parts(films, numbers, images.groups)
         if self.config.backbone_weights == "pretrained":
             batch = self.config.batch
-            net.unfold_norms(torch.tensor(train.films[i * batch : (i + 1) * batch]) for i in range(_SETTLING))
+            starts = range(0, min(len(train), _SETTLING * batch), batch)
+            net.unfold_norms(torch.tensor(train.films[start : start + batch]) for start in starts)
         fabric = open_fabric(self.device, self.config.precision)
         training = Training(net, self.config, seed=self.seed, fabric=fabric)
         training.run(train, held_out, recorder)
@@ -139,6 +148,15 @@ class ClassifierDetector(Detector):
         recorder.scalar(training.epoch, "temperature", self._temperature)
         recorder.scalar(training.epoch, "best_epoch", training.best.epoch)
         self._place(net)
+        self._range = self._usual_heat(held_out.films[held_out.classes > 0][:_DRAWN])
+
+    def _usual_heat(self, films: Float32) -> tuple[float, float]:
+        """Return what colours span: quantiles of the maps of films that are not normal, float32 (N, C, S, S)."""
+        batch = self.config.score_batch
+        parts = (torch.tensor(films[i : i + batch], device=self._net.gain.device) for i in range(0, len(films), batch))
+        heat = np.concatenate([grad_cam(self._net, part)[1].cpu().numpy().ravel() for part in parts])
+        low, high = (float(value) for value in np.quantile(heat, _COLOURED))
+        return (low, high) if high > low else (low, low + 1.0)
 
     def _place(self, net: Classifier) -> None:
         freeze(net)
@@ -187,14 +205,15 @@ class ClassifierDetector(Detector):
         arrays = {f"{_NET}/{name}": value.cpu().numpy() for name, value in self._net.state_dict().items()}
         return arrays | {
             "names": np.frombuffer(json.dumps(self._names).encode(), np.uint8),
-            "calibration": np.array([self._temperature, self._cut], np.float64),
+            "calibration": np.array([self._temperature, self._cut, *self._range], np.float64),
             "input": np.array(self._input, np.float64),
             "sha256": np.frombuffer(bytes.fromhex(self._sha256), np.uint8),
         }
 
     def _restore(self, arrays: Arrays, channels: int) -> None:
         self._names = tuple(str(name) for name in json.loads(arrays["names"].tobytes()))
-        self._temperature, self._cut = (float(value) for value in arrays["calibration"])
+        self._temperature, self._cut, low, high = (float(value) for value in arrays["calibration"])
+        self._range = (low, high)
         self._sha256 = arrays["sha256"].tobytes().hex()
         mean, std = ((float(a), float(b), float(c)) for a, b, c in arrays["input"])
         self._input = (mean, std)

@@ -20,6 +20,7 @@ from anomaly.detectors.classifier.settings import ClassifierConfig
 from anomaly.errors import UsageError
 from anomaly.nets.classifier import Classifier
 from anomaly.nets.device import seeded
+from anomaly.nets.state import arrays_of, copied, epoch_seed, optimiser_arrays, restore_optimiser, tensors_of
 from anomaly.records import Float32, Float64, Int64
 from anomaly.runs import Arrays, Recorder, under
 
@@ -108,7 +109,7 @@ class Training:
         self._thaw()
         total = 0.0
         done = 0
-        with seeded(_seed_of(self.seed, self.epoch)):
+        with seeded(epoch_seed(self.seed, self.epoch)):
             for films, classes in self._batches(train):
                 self.optimiser.zero_grad(set_to_none=True)
                 loss = functional.cross_entropy(
@@ -157,7 +158,7 @@ class Training:
                 "or detector.precision=fp32."
             )
         if held < self.best.loss:
-            self.best = Best(self.epoch, held, _copy(self.net.state_dict()))
+            self.best = Best(self.epoch, held, copied(self.net.state_dict()))
 
     def logits(self, films: Float32) -> Float64:
         """Return the network's logits of films as they are, float64 (N, K)."""
@@ -170,23 +171,18 @@ class Training:
         return np.concatenate(told)
 
     def _state(self) -> Arrays:
-        arrays = {f"net/{name}": value.cpu().numpy() for name, value in self.net.state_dict().items()}
-        arrays |= {f"best/{name}": value.cpu().numpy() for name, value in self.best.state.items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            for name, value in moments.items():
-                if value is not None:  # sgd before its first step
-                    arrays[f"optimiser/{index}/{name}"] = torch.as_tensor(value).cpu().numpy()
-        return arrays
+        parts = {
+            "net": arrays_of(self.net.state_dict()),
+            "best": arrays_of(self.best.state),
+            "optimiser": optimiser_arrays(self.optimiser),
+        }
+        return {f"{part}/{name}": array for part, arrays in parts.items() for name, array in arrays.items()}
 
     def _restore(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
-        self.net.load_state_dict(_tensors(under(arrays, "net")))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _tensors(under(arrays, "optimiser")).items():
-            index, _, moment = name.partition("/")
-            moments.setdefault(int(index), {})[moment] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
+        self.net.load_state_dict(tensors_of(under(arrays, "net")))
+        restore_optimiser(self.optimiser, under(arrays, "optimiser"))
         self.epoch = int(meta["step"])
-        self.best = Best(int(meta["best"]), float(meta["loss"]), _tensors(under(arrays, "best")))
+        self.best = Best(int(meta["best"]), float(meta["loss"]), tensors_of(under(arrays, "best")))
 
 
 def _groups(net: Classifier, config: ClassifierConfig) -> list[Group]:
@@ -216,15 +212,3 @@ def _class_weights(classes: Int64, *, even: bool) -> Tensor:
     counts = np.bincount(classes)
     weights = len(classes) / (len(counts) * counts) if even else np.ones(len(counts))
     return torch.tensor(weights, dtype=torch.float32)
-
-
-def _seed_of(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-def _tensors(arrays: Arrays) -> dict[str, Tensor]:
-    return {name: torch.tensor(array) for name, array in arrays.items()}

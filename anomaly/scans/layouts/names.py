@@ -25,6 +25,7 @@ _SPLITS = {
 }
 _PICTURE_FOLDERS = frozenset({"images", "img", "image", "cxr_png"})
 _MASK_FOLDER = re.compile(r"(?:.*[_\- ])?(?:manual|left|right|lung)?masks?|ground[_\- ]?truth", re.IGNORECASE)
+_LUNG_MASK_FOLDER = re.compile(r"lungs?[_\- ]?masks?", re.IGNORECASE)
 _NO_MASK_FOLDER = re.compile(r"(?:.*[_\- ])?(?:no|with|without)[_\- ]?masks?(?:[_\- ].*)?", re.IGNORECASE)
 _SEGMENTATIONS = re.compile(r"(?:.*[_\-])?segmentations?(?:_lesion_\w+)?", re.IGNORECASE)
 _MASKS_BESIDE_PICTURES = re.compile(r"labels?|(?:.*[_\- ])?masks?[_\- ].*", re.IGNORECASE)
@@ -116,6 +117,17 @@ def is_mask_folder(name: str, beside: Collection[str] = (), inside: Collection[s
     return _SEGMENTATIONS.fullmatch(name) is not None and (
         any(map(is_picture_folder, beside)) or not any(map(_is_part_of_a_set, inside))
     )
+
+
+def masks_of_anatomy(folders: Collection[str]) -> frozenset[str]:
+    """Return which folders of masks say where the lungs are, not what is wrong: `lung_masks` beside any other masks.
+
+    Args:
+        folders: Posix paths of folders of masks. Alone in its place, `lung_masks` holds the only masks there are.
+    """
+    lungs = {path for path in folders if _LUNG_MASK_FOLDER.fullmatch(path.rpartition("/")[2])}
+    places = {path.rpartition("/")[0].lower() for path in folders if path not in lungs}
+    return frozenset(path for path in lungs if path.rpartition("/")[0].lower() in places)
 
 
 def _is_part_of_a_set(name: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from anomaly.scans.layouts.base import folders_of, stem_of
-from anomaly.scans.layouts.names import film_of_mask, is_picture_folder
+from anomaly.scans.layouts.names import film_of_mask, is_picture_folder, masks_of_anatomy
 
 _Key = tuple[str, str]
 """The folder a mask folder lies in, and the rest of the way from there to the film, without extension."""
@@ -15,7 +15,8 @@ _Key = tuple[str, str]
 class Masks:
     """Masks by the films they belong to.
 
-    The same base name in `X/masks` and `X/images`, in `S_masks` beside `S`, or `a_mask` beside `a`.
+    The same base name in `X/masks` and `X/images`, in `S_masks` beside `S`, or `a_mask` beside `a`. Where `lung_masks`
+    lies beside other masks, those of the lungs are no film's mask: the others say what is to be found.
 
     Args:
         masks: Posix path, the name of SCANS first -> where it is on disk.
@@ -25,9 +26,12 @@ class Masks:
 
     def __init__(self, masks: Mapping[str, Path], mask_folders: Collection[str]) -> None:
         self._by_film: dict[_Key, tuple[str, Path] | None] = {}
+        anatomy = masks_of_anatomy(mask_folders)
         for relative, path in masks.items():
             folders = folders_of(relative)
             at = next((i for i in range(len(folders)) if "/".join(folders[: i + 1]) in mask_folders), len(folders))
+            if "/".join(folders[: at + 1]) in anatomy:
+                continue
             key = _key(folders[:at], folders[at + 1 :], film_of_mask(stem_of(relative)))
             name = "".join(folders[at : at + 1]).lower()
             self._by_film[key] = None if key in self._by_film else (name, path)

@@ -1,0 +1,1 @@
+"""RetinaNet: boxes learnt from boxes."""
