@@ -44,6 +44,8 @@ class ScanAttention:
     class_name: str | None
     share: float | None
     lung_area: float
+    hottest: float
+    """Of the map: one that the pictures' scale leaves uncoloured says little, wherever it lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def attention(out: Path, masks: Path, *, top: int = 24, n_boot: int = 2000, on_p
     Args:
         out: A folder written by `anomaly score`.
         masks: A folder of lung masks, laid out and named as the scans (see `match_masks`).
-        top: How many of the worst scans to draw.
+        top: How many of the worst scans to draw, of those whose maps are hot enough to be coloured at all.
         n_boot: Bootstrap replicates, resampling whole patients.
         on_progress: Told how far along things are.
 
@@ -109,7 +111,8 @@ def attention(out: Path, masks: Path, *, top: int = 24, n_boot: int = 2000, on_p
     write_json(out / ATTENTION, found.to_dict())
     warm = [(scan.share, scan.lung_area, scan.line.row.label) for scan in scans if scan.share is not None]
     draw_shares(out / FIGURE, warm)
-    _draw_worst(out, scans[:top], matched.of, journal, scale)
+    coloured = [scan for scan in scans if scan.hottest > scale.low]
+    _draw_worst(out, (coloured or scans)[:top], matched.of, journal, scale)
     return found
 
 
@@ -151,7 +154,8 @@ def _measure(out: Path, line: ScoreLine, file: Path, entry: Mapping[str, Any]) -
     mask = _mask(line, panel, file, entry)
     even = to_film(np.ones_like(panel.heatmap), panel.geometry)
     class_name = line.row.class_name or entry.get("class_name")
-    return ScanAttention(line, class_name, heat_share(panel.heat_on_film(), mask), heat_share(even, mask) or 0.0)
+    heat = panel.heat_on_film()
+    return ScanAttention(line, class_name, heat_share(heat, mask), heat_share(even, mask) or 0.0, float(heat.max()))
 
 
 def _mask(line: ScoreLine, panel: Panel, file: Path, entry: Mapping[str, Any]) -> Mask:

@@ -21,9 +21,7 @@ _COLOURS = ("#2f7fb8", "#c8452d", "#6b4ea0")
 """Of `GROUPS`, as in the report's histogram of scores."""
 _BINS = 40
 
-_KEY = (
-    "Blue: outline of the lung mask. Colour: heat on the model's one scale; no colour: no hotter than on normal films."
-)
+_KEY = "Blue: outline of the lung mask. Colour: heat on the model's one scale; maps without are left out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ def draw_worst(path: Path, scans: Sequence[Shown], scale: HeatScale) -> None:
 
 
 def _heading(count: int) -> str:
-    return f"The {count} maps with the smallest share of heat inside the lungs" if count > 1 else "The map"
+    return f"The {count} coloured maps with the smallest share of heat inside the lungs" if count > 1 else "The map"
 
 
 def _tile(shown: Shown, scale: HeatScale) -> UInt8:
