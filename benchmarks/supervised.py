@@ -4,8 +4,7 @@
     python benchmarks/supervised.py --only mobilenet_v2
 
 What each network reaches, over seeds; what augmentation and painting over R/L letters change, paired; three classes;
-whether Grad-CAM looks at the lungs; what the cut chosen on validation films does that 0.5 does not; and an ensemble
-with methods that saw normals alone. A cell that is fitted and scored already is not done again: they are kept in
+whether Grad-CAM looks at the lungs; what the cut chosen on validation films does that 0.5 does not. A cell that is fitted and scored already is not done again: they are kept in
 build/benchmarks/supervised.
 """
 
@@ -65,19 +64,13 @@ class Cell:
         return films
 
 
-SCRATCH = ("detector.backbone_weights=none", "detector.frozen_epochs=0", "detector.backbone_rate=1.0")
-SMALL = ("size=128", "detector.batch=32", "detector.stages=1")
 MAIN = "mobilenet_v2"
 SEEDS = tuple(Cell(MAIN, seed=seed) for seed in (0, 1, 2))
-PLAIN = tuple(Cell(MAIN, "plain", ("detector.augment=false",), seed) for seed in (0, 1, 2))
+PLAIN = (Cell(MAIN, "plain", ("detector.augment=false",)),)
 INPAINT = Cell(MAIN, "inpaint", ("prepare.markers=inpaint",))
 KINDS = Cell(MAIN, "kind", ("detector.classes=kind",))
-ARCHS = (
-    Cell("resnet18"),
-    Cell("alexnet", "scratch", (*SCRATCH, *SMALL, "detector.learning_rate=1e-4")),
-    Cell("mobilenet_v3_large", "scratch", (*SCRATCH, *SMALL)),
-)
-CELLS = (SEEDS[0], KINDS, INPAINT, PLAIN[0], ARCHS[0], *SEEDS[1:], *PLAIN[1:], *ARCHS[1:])
+CELLS = (SEEDS[0], KINDS, INPAINT, *PLAIN, Cell("resnet18"), *SEEDS[1:])
+"""Networks that pretrained weights are at hand for, and that a processor trains in minutes."""
 
 
 def row(films: Films, name: str) -> dict[str, Any]:
@@ -166,9 +159,8 @@ def main() -> None:
     films = {cell.name: cell.films(data) for cell in CELLS}
     figures: dict[str, Any] = {"cells": list(found.values())}
     figures["seeds"] = spread([found[cell.name]["row"]["auroc"] for cell in SEEDS])
-    figures["seeds_plain"] = spread([found[cell.name]["row"]["auroc"] for cell in PLAIN])
     figures["augmentation"] = {
-        str(on.seed): minus(films[on.name], films[off.name]) for on, off in zip(SEEDS, PLAIN, strict=True)
+        str(off.seed): minus(films[on.name], films[off.name]) for on, off in zip(SEEDS, PLAIN, strict=False)
     }
     figures["inpaint"] = {
         "auroc": minus(films[INPAINT.name], films[MAIN]),
