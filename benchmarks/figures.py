@@ -18,6 +18,7 @@ import figures_atlas
 import figures_frozen
 import figures_robust
 import figures_scans
+import figures_segment
 import figures_supervised
 from common import ROOT, parser, read_result
 from figures_tables import difference, in_brackets, plain_table, table, trivial, with_interval
@@ -156,7 +157,9 @@ def readme_block() -> str:
         *_readme_phantoms(),
         *figures_supervised.readme_rows(),
     ]
-    return "\n".join([*lines, "", *_readme_anogan(), *_readme_asked(), *figures_frozen.readme(), END])
+    return "\n".join(
+        [*lines, "", *_readme_anogan(), *_readme_asked(), *figures_frozen.readme(), *figures_segment.readme(), END]
+    )
 
 
 def _readme_anogan() -> list[str]:
@@ -278,6 +281,7 @@ def results_page() -> str:
         *anogan,
         *figures_frozen.page(),
         *figures_supervised.page(),
+        *figures_segment.page(),
         *phantoms(),
         *figures_scans.page(),
         *speed(),

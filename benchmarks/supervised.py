@@ -4,12 +4,13 @@
     python benchmarks/supervised.py --only mobilenet_v2
 
 What each network reaches, over seeds; what augmentation and painting over R/L letters change, paired; three classes;
-whether Grad-CAM looks at the lungs; what the cut chosen on validation films does that 0.5 does not. A cell that is fitted and scored already is not done again: they are kept in
-build/benchmarks/supervised.
+whether Grad-CAM looks at the lungs; what the cut chosen on validation films does that 0.5 does not. A cell that is
+fitted and scored already is not done again: they are kept in build/benchmarks/supervised.
 """
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,6 @@ def shares(one: Cell, other: Cell) -> dict[str, Any]:
 
 
 def _shares(out: Path) -> dict[str, float]:
-    import csv
-
     with (out / "attention.csv").open(newline="", encoding="utf-8") as file:
         return {line["path"]: float(line["share"]) for line in csv.DictReader(file) if line["share"]}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from anomaly.config import (
     Recipe,
+    Settings,
     did_you_mean,
     dump_recipe,
     load_recipe,
@@ -17,29 +19,33 @@ from anomaly.config import (
     recipe_text,
     validate,
 )
-from anomaly.detectors.base import DetectorConfig
 from anomaly.errors import UsageError
-from anomaly.registry import METHODS, detector_class
+from anomaly.registry import METHODS, SEGMENTERS, detector_class, segmenter_class
 
 RECIPES = [
     *("alexnet", "anogan", "anogan-2017", "anomalib", "atlas", "densenet161", "efficientnet_b5", "feature-gaussian"),
     *("mobilenet_v2", "mobilenet_v3_large", "padim", "padim-max", "patchcore", "patchcore-max", "pixel-stats"),
-    *("resnet152", "resnet18", "resnet50", "resnetv2_50", "retinanet", "vgg16", "xception"),
+    *("resnet152", "resnet18", "resnet50", "resnetv2_50", "retinanet", "unet", "vgg16", "xception"),
 ]
 AT_DEFAULTS = [
-    *("anogan", "anomalib", "atlas", "feature-gaussian", "padim", "patchcore", "pixel-stats", "resnet18", "retinanet")
+    *("anogan", "anomalib", "atlas", "feature-gaussian", "padim", "patchcore", "pixel-stats", "resnet18", "retinanet"),
+    "unet",
 ]
 """Recipes that spell out their method's defaults; others exist to change them."""
 
 
-def settings_of(recipe: Recipe) -> DetectorConfig:
-    config: DetectorConfig = validate(detector_class(recipe.method).Config, recipe.detector, "detector")
+def class_of(recipe: Recipe) -> Any:
+    return segmenter_class(recipe.method) if recipe.method in SEGMENTERS else detector_class(recipe.method)
+
+
+def settings_of(recipe: Recipe) -> Settings:
+    config: Settings = validate(class_of(recipe).Config, recipe.detector, "detector")
     return config
 
 
 def test_the_shipped_recipes_are_these() -> None:
     assert recipe_names() == RECIPES
-    assert {load_recipe(name).method for name in RECIPES} == set(METHODS), "every method has a recipe"
+    assert {load_recipe(name).method for name in RECIPES} == {*METHODS, *SEGMENTERS}, "every method has a recipe"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -50,8 +56,9 @@ def test_a_recipe_parses_and_its_method_takes_its_settings(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_names_every_setting_there_is(name: str) -> None:
     recipe = load_recipe(name)
-    assert recipe.model_fields_set == set(Recipe.model_fields)
-    for part in (recipe.read, recipe.prepare, recipe.calibration):
+    segments = recipe.method in SEGMENTERS  # and gives no score to calibrate
+    assert recipe.model_fields_set == set(Recipe.model_fields) - ({"calibration"} if segments else set())
+    for part in (recipe.read, recipe.prepare, *(() if segments else (recipe.calibration,))):
         assert part.model_fields_set == set(type(part).model_fields)
     assert list(recipe.detector.keys() - type(settings_of(recipe)).model_fields.keys()) == []
     assert list(type(settings_of(recipe)).model_fields.keys() - recipe.detector.keys()) == []
@@ -60,7 +67,7 @@ def test_a_recipe_names_every_setting_there_is(name: str) -> None:
 @pytest.mark.parametrize("name", AT_DEFAULTS)
 def test_a_default_recipe_holds_the_defaults_of_the_code(name: str) -> None:
     recipe = load_recipe(name)
-    assert settings_of(recipe) == detector_class(recipe.method).Config()
+    assert settings_of(recipe) == class_of(recipe).Config()
     if name == "pixel-stats":  # the others need a preparation of their own
         assert recipe == Recipe(method=recipe.method, detector=recipe.detector)
 
@@ -73,6 +80,7 @@ def test_a_recipe_opens_with_purpose_command_time_and_needs(name: str) -> None:
     assert comments[0].startswith(f"# {name} — ")
     command = [line for line in comments if re.match(r"#   anomaly \w+", line)]
     assert len(command) == 1
+    assert ("anomaly segment fit " in command[0]) == (load_recipe(name).method in SEGMENTERS)
     asked = re.search(r" -d ([\w-]+)", command[0])
     assert name == "anogan" or (asked and asked[1] == name), "the command is for this recipe"
     assert any("Time: " in line for line in comments)
@@ -121,6 +129,15 @@ def test_an_unknown_recipe_or_method_is_refused_with_the_nearest_one() -> None:
         load_recipe("anogam")
     with pytest.raises(UsageError, match="pixel-stats"):
         detector_class("pixelstats")
+    with pytest.raises(UsageError, match="unet"):
+        segmenter_class("unett")
+
+
+def test_what_draws_masks_and_what_scores_each_has_its_own_command() -> None:
+    with pytest.raises(UsageError, match="anomaly segment fit -d unet"):
+        detector_class("unet")
+    with pytest.raises(UsageError, match="anomaly fit -d padim"):
+        segmenter_class("padim")
 
 
 def test_no_name_loads_the_default_recipe() -> None:

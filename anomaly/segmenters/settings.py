@@ -20,7 +20,7 @@ class UNetConfig(Settings):
     decoder_channels: tuple[int, int, int, int, int] = (128, 64, 32, 16, 16)
     """Maps at each step of the half that draws, from the coarsest up."""
 
-    epochs: int = Field(default=15, ge=1)
+    epochs: int = Field(default=10, ge=1)
     """Passes over the films at most."""
     batch: int = Field(default=16, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)

@@ -147,7 +147,8 @@ def read_mask(path: Path) -> Mask:
         least = min(least, float(levels[(levels > 0) & ((counts >= _REGION * grey.size) | (levels == top))].min()))
     elif np.mean((grey > _MIDDLE[0] * top) & (grey < _MIDDLE[1] * top)) > _MOST_MIDDLE:
         raise DataError(
-            f"{path} is a picture of many greys and no mask: give --masks a folder of masks, 0 outside the lungs (or lesions)."
+            f"{path} is a picture of many greys and no mask: give --masks a folder of masks, 0 outside the lungs (or "
+            "lesions)."
         )
     inside = grey >= least
     if inside.all():

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 
 from anomaly.config import PrepareConfig
-from anomaly.prepare.geometry import on_shape, resize_geometry, to_film, to_film_points, to_prepared_points
+from anomaly.prepare.geometry import (
+    crop_geometry,
+    mask_to_square,
+    on_shape,
+    resize_geometry,
+    to_film,
+    to_film_points,
+    to_prepared_points,
+)
 from anomaly.prepare.prepare import Preparation
 from anomaly.records import Geometry, Scan
+from anomaly.scans.borders import Box
 
 FILMS = [(300, 400), (512, 512), (420, 97), (17, 31), (2048, 2500)]
 SIZES = [16, 64, 512]
@@ -116,3 +125,39 @@ def test_on_a_stretched_copy_a_tilted_affine_moves_with_the_film() -> None:
     on_film = to_film_points(points, geometry)
     on_copy = to_film_points(points, on_shape(geometry, (150, 800)))
     np.testing.assert_allclose(on_copy, (on_film + 0.5) * [2.0, 0.5] - 0.5, atol=1e-9)
+
+
+def test_a_mask_comes_there_and_back() -> None:
+    """Onto the square and back onto the film, for films larger and smaller than it, cropped or not."""
+    for shape, size in (((300, 260), 64), ((48, 40), 64), ((97, 211), 33)):
+        height, width = shape
+        y, x = np.mgrid[:height, :width]
+        mask = ((x / width - 0.45) / 0.25) ** 2 + ((y / height - 0.5) / 0.3) ** 2 <= 1
+        whole = resize_geometry(shape, size)
+        part = crop_geometry(shape, Box(height // 10, height - height // 20, width // 8, width), size)
+        for geometry in (whole, part):
+            square = mask_to_square(mask, geometry)
+            assert square.shape == (size, size)
+            assert square.dtype == np.bool_
+            back = to_film(square.astype(np.float32), geometry) >= 0.5
+            dice = 2 * (back & mask).sum() / (back.sum() + mask.sum())
+            assert dice > 1 - 4 / min(size, height), (shape, size, dice)
+        area = mask_to_square(mask, whole).mean()
+        assert area == pytest.approx(mask.mean(), abs=0.01)
+
+
+def test_a_mask_of_the_squares_own_size_is_left_as_it_is() -> None:
+    mask = np.random.default_rng(0).random((32, 32)) < 0.5
+    np.testing.assert_array_equal(mask_to_square(mask, resize_geometry((32, 32), 32)), mask)
+
+
+def test_a_pixel_is_inside_where_the_mask_covers_half_of_it() -> None:
+    mask = np.zeros((8, 8), np.bool_)
+    mask[:2, :1] = True  # half of the first of 4 x 4
+    mask[4:6, 4:5] = True
+    mask[4, 5] = True  # three of four
+    mask[0, 7] = True  # one of four
+    square = mask_to_square(mask, resize_geometry((8, 8), 4))
+    assert np.argwhere(square).tolist() == [[0, 0], [2, 2]]
+    with pytest.raises(ValueError, match="does not fit"):
+        mask_to_square(mask[1:], resize_geometry((8, 8), 4))
