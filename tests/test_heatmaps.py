@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from anomaly.errors import AnomalyError, DataError, ModelError
-from anomaly.heatmaps import FOOTNOTE, HeatScale, fit_text, font, overlay, with_legend, write_png
+from anomaly.heatmaps import FOOTNOTE, HeatScale, fit_text, font, overlay, with_boxes, with_legend, write_png
 
 QUANTILES = {"0.5": 0.2, "0.95": 1.0, "0.99": 1.5, "0.999": 2.0, "1.0": 3.0}
 SCALE = HeatScale.from_quantiles(QUANTILES)
@@ -222,6 +222,24 @@ def test_a_failed_write_leaves_nothing_new_and_the_old_picture(tmp_path: Path) -
         write_png(tmp_path / "taken.png", film())
     assert (tmp_path / "a.png").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "taken.png"]
+
+
+def test_boxes_are_outlined_with_their_confidence_and_leave_the_rest_alone() -> None:
+    picture = np.full((200, 300, 3), 90, np.uint8)
+    corners = np.array(
+        [[[40, 60], [120, 60], [120, 150], [40, 150]], [[200, 5], [290, 5], [290, 90], [200, 90]]], float
+    )
+    drawn = with_boxes(picture, corners, np.array([0.93, 0.2], np.float32))
+    assert drawn.shape == picture.shape
+    assert (picture == 90).all()
+    assert (drawn[60, 45:115] == drawn[60, 80]).all(), "an edge in one colour"
+    assert drawn[60, 80].max() > 200
+    for x, y in ((80, 100), (240, 50), (160, 100), (10, 190)):
+        np.testing.assert_array_equal(drawn[y, x], (90, 90, 90))
+    assert (drawn[44:58, 40:70] == 0).any(), "its number stands above it"
+    np.testing.assert_array_equal(with_boxes(picture, corners[:0], np.zeros(0, np.float32)), picture)
+    with pytest.raises(DataError, match="must be uint8"):
+        with_boxes(picture[..., 0], corners, np.array([0.93, 0.2], np.float32))
 
 
 def test_drawing_needs_no_pyplot_and_importing_needs_nothing_heavy() -> None:

@@ -199,9 +199,10 @@ class BoxNet(nn.Module):
             Confidences in [0, 1], below the floor too; N of float32 (n, 5): x1, y1, x2, y2, confidence, best first.
         """
         best = torch.sigmoid(outputs["cls_logits"]).flatten(1).max(dim=1).values
-        split = {name: list(values.split(self.levels, dim=1)) for name, values in outputs.items()}
+        ends = [sum(self.levels[: level + 1]) for level in range(len(self.levels) - 1)]
+        split = {name: list(values.tensor_split(ends, dim=1)) for name, values in outputs.items()}
         count = len(best)
-        anchors = [list(self.anchors.split(self.levels))] * count
+        anchors = [list(self.anchors.tensor_split(ends))] * count
         found = self.network.postprocess_detections(split, anchors, [(self.size, self.size)] * count)
         return best, [torch.cat([one["boxes"], one["scores"][:, None]], dim=1) for one in found]
 

@@ -1,4 +1,4 @@
-"""boxes.csv: the boxes that a method drew; truth_boxes.csv: those that the scans came with. Both in pixels of the film."""
+"""boxes.csv: the boxes that a method drew; truth_boxes.csv: those the scans came with; both in pixels of the film."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def true_boxes(every: Sequence[ScanFile], files: Sequence[ScanFile]) -> tuple[li
 def write_true_boxes(
     out: Path, rows: Sequence[ResultRow], known: Mapping[str, Float64], entries: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """Write truth_boxes.csv where boxes are known: a line a box, and one with empty cells for a film known to have none.
+    """Write truth_boxes.csv where boxes are known: a line a box, one with empty cells for a film known to have none.
 
     Args:
         out: A results folder.

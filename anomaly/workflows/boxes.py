@@ -113,7 +113,8 @@ def to_prepared(boxes: Float64, geometry: Geometry) -> Float32:
     area = np.prod(high - low, axis=1)
     low, high = np.clip(low, 0.0, geometry.size), np.clip(high, 0.0, geometry.size)
     seen = np.prod(high - low, axis=1) >= np.maximum(_SEEN * area, 1e-3)
-    return np.concatenate([low, high], axis=1)[seen].astype(np.float32)
+    inside: Float32 = np.concatenate([low, high], axis=1)[seen].astype(np.float32)
+    return inside
 
 
 def to_film_boxes(boxes: Float32, geometry: Geometry) -> Float64:

@@ -18,7 +18,7 @@ from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import ScoreLine, read_scores
 
 MOST_BOXES = 8
-"""Boxes drawn on a film at most, the most confident ones, and none that is no more confident than `HeatScale.low`."""
+"""Boxes drawn on a film at most: the best one, and those more confident than nearly all there is on normal films."""
 
 
 def draw_heatmaps(out: Path, *, contour: bool = False, top: int | None = None, on_progress: Ticker = silent) -> int:
@@ -67,7 +67,8 @@ def draw(panel: Panel, scale: HeatScale, *, contour: bool = False) -> UInt8:
     picture = overlay(panel.film, panel.heat_on_film(), scale, contour=contour)
     if panel.boxes is None:
         return picture
-    shown = panel.boxes[panel.boxes[:, 4] > scale.low][:MOST_BOXES]
+    sure = panel.boxes[:, 4]
+    shown = panel.boxes[(sure > scale.outline) | ((sure > scale.low) & (np.arange(len(sure)) == 0))][:MOST_BOXES]
     return with_boxes(picture, corners_on_film(shown, panel.geometry), shown[:, 4])
 
 

@@ -6,8 +6,10 @@ interpolated precision at 101 recalls, over all films together.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +54,24 @@ def mean_average_precision(
         best = best[np.argsort(-best[:, 4], kind="stable")][:_MOST]
         found.append({"boxes": torch.tensor(best[:, :4]), "scores": torch.tensor(best[:, 4]), "labels": _ones(best)})
     true = [np.asarray(boxes, np.float32).reshape(-1, 4) for boxes in truths]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quietly():
         metric.update(found, [{"boxes": torch.tensor(boxes), "labels": _ones(boxes)} for boxes in true])
         values = metric.compute()
     return MeanPrecision(float(values["map_50"]), float(values["map"]))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Hold back the tables that the evaluation logs, and warnings of films with many boxes."""
+    logger = logging.getLogger("faster_coco_eval")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
 
 
 def _ones(boxes: NDArray[np.float32]) -> torch.Tensor:

@@ -34,7 +34,7 @@ class RetinaNetConfig(SupervisedConfig):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd."""
     weight_decay: float = Field(default=0.0, ge=0)
-    warmup: int = Field(default=100, ge=0)
+    warmup: int = Field(default=50, ge=0)
     """Steps in which the rate rises to `learning_rate`."""
     step_epochs: int = Field(default=10, ge=1)
     """StepLR: after so many epochs the rate is multiplied by `step_gamma`."""
@@ -48,6 +48,10 @@ class RetinaNetConfig(SupervisedConfig):
     """Epochs without a lower validation loss after which the training stops; the best epoch's weights are kept."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of a left-right flip."""
+    scale: float = Field(default=0.1, ge=0, lt=1)
+    """Films are shown larger or smaller at random by up to this share."""
+    shift: float = Field(default=0.05, ge=0, lt=1)
+    """And moved aside by up to this share of the side."""
 
     score_threshold: float = Field(default=0.05, ge=0, lt=1)
     """Boxes of less confidence are not drawn."""

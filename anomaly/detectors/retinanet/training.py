@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from anomaly.detectors.retinanet.augment import Batch, augmented
 from anomaly.detectors.retinanet.settings import RetinaNetConfig
 from anomaly.errors import UsageError
 from anomaly.nets.device import seeded
@@ -41,15 +42,6 @@ class Boxed:
 
     def __len__(self) -> int:
         return len(self.films)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Some films, with what `BoxNet.losses` wants of them."""
-
-    films: Tensor
-    boxes: list[Tensor]
-    kinds: list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +98,7 @@ class Training:
         with seeded(_seed_of(self.seed, self.epoch)):
             order = torch.randperm(len(train)).numpy()
             for step, part in enumerate(np.array_split(order, parts)):
-                batch = self._placed(flipped(_taken(train, part), config.flip))
+                batch = self._placed(augmented(_taken(train, part), config))
                 self._set_rate(self.epoch * parts + step)
                 self.optimiser.zero_grad(set_to_none=True)
                 loss = sum(self._losses(batch).values(), start=torch.zeros(()))
@@ -177,20 +169,6 @@ class Training:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
         self.epoch = int(meta["step"])
         self.best = Best(int(meta["best"]), float(meta["loss"]), _tensors(under(arrays, "best")))
-
-
-def flipped(batch: Batch, share: float) -> Batch:
-    """Return a batch with about that share of its films mirrored left to right, boxes and all."""
-    turned = torch.rand(len(batch.films)) < share
-    side = batch.films.shape[3]
-    films = torch.where(turned[:, None, None, None], batch.films.flip(3), batch.films)
-    boxes = [_mirrored(box, side) if turn else box for box, turn in zip(batch.boxes, turned, strict=True)]
-    return Batch(films, boxes, batch.kinds)
-
-
-def _mirrored(boxes: Tensor, side: int) -> Tensor:
-    left, top, right, bottom = boxes.unbind(1)
-    return torch.stack([side - right, top, side - left, bottom], dim=1)
 
 
 def _taken(films: Boxed, part: Int64) -> Batch:
