@@ -8,7 +8,7 @@ BACKEND := $(if $(CPU),--torch-backend cpu,)
 # Processes the tests are dealt out to, a file at a time.
 JOBS ?= 2
 
-.PHONY: install lock demo test check lint types wheel bench clean
+.PHONY: install lock demo test test-slow check lint types wheel bench clean
 
 install: .venv/installed
 
@@ -27,7 +27,10 @@ demo: install
 	$(PY) -m anomaly demo --output demo --overwrite
 
 test: install
-	$(PY) -m pytest -q --numprocesses $(JOBS) --dist loadscope
+	$(PY) -m pytest -q -m "not slow" --numprocesses $(JOBS) --dist loadscope
+
+test-slow: install
+	$(PY) -m pytest -q -m slow
 
 lint: install
 	$(PY) -m ruff format --check .

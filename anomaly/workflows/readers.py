@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from anomaly.errors import AnomalyError
@@ -153,8 +154,13 @@ class ReaderPool:
 
 
 def _world() -> tuple[list[str], list[str | None]]:
-    """Return where a new process imports from ("" is the working folder), and where it finds the patients' salt."""
-    return [os.path.abspath(part) for part in sys.path], [os.environ.get(name) for name in _OF_THE_SALT]  # noqa: PTH100
+    """Return where a new process imports from ("" is the working folder), and where it finds the patients' salt.
+
+    While another thread imports cv2, cv2's own folder stands in sys.path, and its `typing` before Python's.
+    """
+    path = [os.path.abspath(part) for part in sys.path]  # noqa: PTH100
+    path = [part for part in path if "cv2" not in Path(part).parts[-2:]]
+    return path, [os.environ.get(name) for name in _OF_THE_SALT]
 
 
 def _take_spare() -> Reader | None:

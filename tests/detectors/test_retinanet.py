@@ -62,6 +62,7 @@ def fitted(recorder: Any = None, films: Float32 = FILMS, targets: Any = TARGETS,
     return detector.fit(ArraySource(films), targets, recorder=recorder)
 
 
+@pytest.mark.slow
 def test_planted_squares_are_found() -> None:
     detector = fitted(None, *squares(100, 1), epochs=12, patience=12)
     films, targets = squares(40, 2)

@@ -28,6 +28,7 @@ from anomaly.scans.dicom_write import write_dicom
 from anomaly.scans.patients import hash_patient
 from anomaly.scans.phantom import make_phantom
 from anomaly.scans.read import read_scan
+from anomaly.workflows import readers
 from anomaly.workflows.examine import Findings, examine
 from anomaly.workflows.reader_process import receive, send
 from anomaly.workflows.reading import Outcome, read_files
@@ -324,3 +325,10 @@ def test_the_processes_need_no_torch(films: list[ScanFile]) -> None:
     modules = {name.partition(".")[0] for name in json.loads(listing.read_text())}
     assert "pydicom" in modules
     assert not modules & {"torch", "torchvision", "lightning", "anomalib", "sklearn", "matplotlib", "pandas"}
+
+
+def test_a_new_process_does_not_look_into_cv2s_folder_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where sys.path stands while another thread imports cv2: its `typing` would be taken for Python's."""
+    monkeypatch.setattr(sys, "path", ["/site/cv2/python-3", "/site/cv2", *sys.path])
+    path, _ = readers._world()
+    assert path == [str(Path(part).absolute()) for part in sys.path[2:]]
