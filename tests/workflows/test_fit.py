@@ -222,6 +222,7 @@ def test_a_full_disk_names_the_file_and_the_fix(unlabelled: Path, tmp_path: Path
     assert anomaly("score", unlabelled, "-m", tmp_path / "run", "-o", tmp_path / "out").code == 0
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on_to_the_same_weights(unlabelled: Path, tmp_path: Path) -> None:
     def args(run: str) -> tuple[object, ...]:
         return ("fit", unlabelled, "--normal-only", *TINY_GAN, "-o", tmp_path / run)
