@@ -44,6 +44,8 @@ class Member:
     calibration: Calibration
     mean: float
     sd: float
+    heat_range: tuple[float, float] | None = None
+    """Of a method whose maps say next to nothing on normals: see `Detector.heat_range`."""
 
     def z(self, score: float) -> float:
         """Return a raw score as z."""
@@ -53,8 +55,11 @@ class Member:
     def heat(self) -> float:
         """The heat that counts as 1 in the mean map: the 0.99 quantile of what maps say of held-out normals.
 
-        Where a method's maps are 0 almost everywhere, the next higher quantile that is not.
+        Where a method's maps are 0 almost everywhere, the next higher quantile that is not; where the method gives its
+        maps a scale of its own, the middle of that.
         """
+        if self.heat_range is not None:
+            return sum(self.heat_range) / 2.0
         levels = [self.calibration.pixel_quantiles.get(level, 0.0) for level in ("0.99", "0.999", "1.0")]
         return next((heat for heat in levels if heat > 0), 1.0)
 
@@ -209,6 +214,7 @@ def _load(folder: Path, device: str) -> Member:
         calibration=model.calibration,
         mean=float(scores.mean()),
         sd=float(scores.std()),
+        heat_range=model.detector.heat_range,
     )
 
 

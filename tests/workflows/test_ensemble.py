@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,12 @@ def of_scores(name: str, scores: Sequence[float], *, films: Sequence[int] | None
     scans = None if films is None else np.array(films, "<i8").view(np.uint8).reshape(len(films), 8)
     calibration = Calibration(values, quantiles, None, scans)
     return Member(name, Path(name), "m", "0", "cpu", 0.05, calibration, float(values.mean()), float(values.std()))
+
+
+def test_maps_on_a_scale_of_their_own_count_by_it() -> None:
+    member = of_scores("a", range(20), heat=0.01)
+    assert member.heat == 0.01
+    assert replace(member, heat_range=(1.0, 2.0)).heat == 1.5
 
 
 def test_normals_in_common_are_matched_by_film_and_counted_once() -> None:
