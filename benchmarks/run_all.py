@@ -21,7 +21,7 @@ ORDER = (
     *("anogan_ablation.py --train all", "anogan_ablation.py --train rsna-default --steps 12000", "anogan_ablation.py"),
     *("anogan_default.py", "search_time.py"),
     *("frozen.py", "frozen.py --memory", "anomalib_parity.py", "anomalib_speed.py"),
-    "unet.py",
+    *("supervised.py", "unet.py", "lungs_input.py", "retinanet.py"),
     "figures.py",
 )
 
