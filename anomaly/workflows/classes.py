@@ -77,7 +77,7 @@ def naming(files: Sequence[ScanFile], config: SupervisedConfig) -> Naming:
     if len(normal) != 1:
         known = f"{', '.join(normal)} all sound normal" if normal else "none of their names says so"
         raise DataError(
-            f"Which of the classes {_listed(found)} is the normal one is not clear ({known}): add "
+            f"Which of the classes {', '.join(sorted(found))} is the normal one is not clear ({known}): add "
             f"--set detector.normal_class={sorted(found)[0] if found else 'NAME'} or whichever it is."
             if found
             else "No scan is labelled: put scans into class folders (NORMAL, PNEUMONIA, …) or give a manifest with a "
@@ -141,8 +141,5 @@ def _check(chosen: Sequence[ScanFile], test: Sequence[ScanFile], rule: Naming) -
         )
 
 
-def _listed(found: Mapping[str, int | None]) -> str:
-    return ", ".join(
-        name if not isinstance(count, int) or count in (NORMAL, ABNORMAL) else f"{name} ({count})"
-        for name, count in sorted(found.items())
-    )
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))

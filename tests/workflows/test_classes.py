@@ -110,6 +110,8 @@ def test_missing_labels_one_class_and_tiny_classes_are_refused() -> None:
         select(films(sick=0))
     with pytest.raises(DataError, match=r"too few of virus \(2\).*detector\.classes=two"):
         select([*films(), film(100, "virus", label=ABNORMAL), film(101, "virus", label=ABNORMAL)])
+    with pytest.raises(DataError, match=r"too few of virus \(1\)"):
+        select([*films(), film(100, "virus", label=ABNORMAL)])
 
 
 def test_a_test_split_with_classes_of_its_own_is_refused() -> None:

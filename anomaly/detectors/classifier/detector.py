@@ -32,7 +32,7 @@ _NET = "net"
 _BYTES = 4
 _COPIES = 4  # of the weights while training: themselves, gradients, two moments
 _KEPT = 2.5
-"""Times the numbers an image leaves behind on its way that training keeps of it (measured)."""
+"""Times the numbers an image leaves behind on its way that training keeps of it: an estimate, not measured."""
 _COLOURED = (0.75, 0.99)  # quantiles of the heat that colours span
 _DRAWN = 128  # validation films they are taken over
 _SETTLING = 8  # batches that folded norms are given statistics from

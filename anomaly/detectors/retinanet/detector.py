@@ -30,7 +30,7 @@ _NET = "net"
 _BYTES = 4
 _COPIES = 4  # of the weights while training: themselves, gradients, two moments
 _KEPT = 2.5
-"""Times the numbers an image leaves behind on its way that training keeps of it (as the classifier's, measured)."""
+"""Times the numbers an image leaves behind on its way that training keeps of it: an estimate, as the classifier's."""
 _NO_BOXES = np.zeros((0, 4), np.float32)
 
 
