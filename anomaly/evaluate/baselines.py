@@ -17,16 +17,18 @@ from anomaly.errors import DataError
 from anomaly.evaluate.intervals import proportion
 from anomaly.evaluate.metrics import auroc, auroc_of, check
 from anomaly.evaluate.resample import Statistic, fewest_patients, group_numbers, replicates
+from anomaly.evaluate.strata import softness
 from anomaly.records import Float32
 from anomaly.scans.shrink import area_mean
 
 BASELINES = (
-    *("mean", "std", "sharpness", "black_fraction", "border_brightness"),
+    *("mean", "std", "sharpness", "softness", "black_fraction", "border_brightness"),
     *("file_size", "width", "height", "aspect"),
 )
 """Names of the statistics, in the order `trivial_statistics` gives them."""
 
 SHARPNESS_SIDE = 256
+SOFTNESS_SIDE = 224
 _BLACK = 0.02  # about 5 of 255: the collimated, unexposed surround
 _BORDER = 0.05  # of the shorter side
 
@@ -40,8 +42,9 @@ def trivial_statistics(pixels: NDArray[np.floating], file_size: int) -> dict[str
 
     Returns:
         mean, std; sharpness (variance of the Laplacian on a copy whose longer side was area-resized to 256; a
-        smaller picture is taken as it is); black_fraction (pixels <= 0.02); border_brightness (mean of the outer
-        5 %); file_size, width, height, aspect (width / height). All finite.
+        smaller picture is taken as it is); softness (bytes of the JPEG of a 224 x 224 copy, see `strata.softness`:
+        the softer, the fewer); black_fraction (pixels <= 0.02); border_brightness (mean of the outer 5 %);
+        file_size, width, height, aspect (width / height). All finite.
 
     Raises:
         DataError: pixels of another shape, not finite, or smaller than 3 x 3.
@@ -60,6 +63,7 @@ def trivial_statistics(pixels: NDArray[np.floating], file_size: int) -> dict[str
         "mean": mean,
         "std": std,
         "sharpness": _sharpness(grey),
+        "softness": softness(np.clip(area_mean(grey, SOFTNESS_SIDE, SOFTNESS_SIDE), 0.0, 1.0)),
         "black_fraction": float(np.count_nonzero(grey <= _BLACK) / grey.size),
         "border_brightness": total / sum(part.size for part in border),
         "file_size": float(file_size),

@@ -7,9 +7,13 @@ from anomaly.errors import DataError
 from anomaly.evaluate.baselines import BASELINES, directed_auroc, one_number_audit, trivial_statistics
 from anomaly.evaluate.intervals import bootstrap
 from anomaly.evaluate.metrics import auroc_of
+from anomaly.evaluate.strata import softness
 from anomaly.scans.phantom import make_phantom
 
-NAMES = ["mean", "std", "sharpness", "black_fraction", "border_brightness", "file_size", "width", "height", "aspect"]
+NAMES = [
+    *("mean", "std", "sharpness", "softness", "black_fraction", "border_brightness"),
+    *("file_size", "width", "height", "aspect"),
+]
 
 
 def test_by_hand() -> None:
@@ -35,6 +39,16 @@ def test_sharpness_sees_blur_and_not_the_size_of_the_film() -> None:
     # Every pixel four times over is the same film at twice the size: area resizing gives it back exactly.
     assert trivial_statistics(np.kron(film, np.ones((2, 2))), 1)["sharpness"] == pytest.approx(sharp, rel=1e-5)
     assert trivial_statistics(np.full((700, 50), 0.7), 1)["sharpness"] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_softness_is_the_size_of_a_jpeg_and_not_of_the_file_given() -> None:
+    from scipy.ndimage import gaussian_filter
+
+    film = np.random.default_rng(0).random((224, 224)).astype(np.float32)
+    small = trivial_statistics(film, 1)["softness"]
+    assert small == trivial_statistics(film, 10**6)["softness"] == softness(film)
+    assert trivial_statistics(np.asarray(gaussian_filter(film, 2.0)), 1)["softness"] < 0.5 * small
+    assert trivial_statistics(np.kron(film, np.ones((2, 2))), 1)["softness"] == pytest.approx(small, rel=1e-3)
 
 
 def test_border_and_tiny_and_colour_pictures() -> None:
