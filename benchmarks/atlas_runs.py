@@ -11,8 +11,8 @@ from common import WORK
 from numpy.typing import NDArray
 
 from anomaly.config import Recipe, load_recipe
+from anomaly.evaluate.baselines import softness
 from anomaly.evaluate.intervals import Interval
-from anomaly.evaluate.strata import softness
 from anomaly.prepare.register import NOT_REGISTERED
 from anomaly.records import Float64, Int64, ScanFile
 from anomaly.runs import read_json, write_table

@@ -16,11 +16,11 @@ from common import WORK, shared_data
 from numpy.typing import NDArray
 
 from anomaly.config import load_recipe
-from anomaly.evaluate.baselines import trivial_statistics
+from anomaly.evaluate.baselines import softness, trivial_statistics
 from anomaly.evaluate.intervals import PairedDifference, bootstrap, paired_difference
 from anomaly.evaluate.metrics import auroc, auroc_of
 from anomaly.evaluate.perturb import film_rng, mask_borders_and_markers, randomise_sharpness
-from anomaly.evaluate.strata import softness, stratified_auroc, stratified_difference
+from anomaly.evaluate.strata import stratified_auroc, stratified_difference
 from anomaly.prepare.prepare import Preparation, Shrunk
 from anomaly.prepare.register import Template, fit_template, small_copy, template_sample
 from anomaly.records import Float32, Float64, Int64, Scan, ScanFile

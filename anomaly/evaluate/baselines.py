@@ -17,7 +17,6 @@ from anomaly.errors import DataError
 from anomaly.evaluate.intervals import proportion
 from anomaly.evaluate.metrics import auroc, auroc_of, check
 from anomaly.evaluate.resample import Statistic, fewest_patients, group_numbers, replicates
-from anomaly.evaluate.strata import softness
 from anomaly.records import Float32
 from anomaly.scans.shrink import area_mean
 
@@ -29,6 +28,7 @@ BASELINES = (
 
 SHARPNESS_SIDE = 256
 SOFTNESS_SIDE = 224
+JPEG_QUALITY = 90
 _BLACK = 0.02  # about 5 of 255: the collimated, unexposed surround
 _BORDER = 0.05  # of the shorter side
 
@@ -42,7 +42,7 @@ def trivial_statistics(pixels: NDArray[np.floating], file_size: int) -> dict[str
 
     Returns:
         mean, std; sharpness (variance of the Laplacian on a copy whose longer side was area-resized to 256; a
-        smaller picture is taken as it is); softness (bytes of the JPEG of a 224 x 224 copy, see `strata.softness`:
+        smaller picture is taken as it is); softness (bytes of the JPEG of a 224 x 224 copy, see `softness`:
         the softer, the fewer); black_fraction (pixels <= 0.02); border_brightness (mean of the outer 5 %);
         file_size, width, height, aspect (width / height). All finite.
 
@@ -72,6 +72,26 @@ def trivial_statistics(pixels: NDArray[np.floating], file_size: int) -> dict[str
         "aspect": width / height,
     }
     return {name: values[name] for name in BASELINES}
+
+
+def softness(pixels: NDArray[np.floating]) -> float:
+    """Return the bytes of a film's JPEG at quality 90: the softer the film, the FEWER.
+
+    Args:
+        pixels: float (S, S) in [0, 1]. Sizes compare only between pictures of one S: take the prepared film.
+
+    Raises:
+        DataError: another shape, or values outside [0, 1].
+    """
+    import cv2
+
+    grey = np.asarray(pixels)
+    if grey.ndim != 2 or grey.size == 0 or not (grey.min() >= 0.0 and grey.max() <= 1.0):  # false for NaN too
+        raise DataError(f"pixels {grey.shape} must be (S, S) in [0, 1]; a prepared image is (image[0] + 1) / 2")
+    done, data = cv2.imencode(".jpg", np.rint(grey * 255.0).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise DataError(f"pixels {grey.shape} are more than a JPEG can hold")
+    return float(len(data))
 
 
 def directed_auroc(labels: ArrayLike, values: ArrayLike) -> tuple[float, str]:

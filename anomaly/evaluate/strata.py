@@ -27,8 +27,6 @@ from anomaly.evaluate.metrics import Tally, auroc, auroc_of, check, tally
 from anomaly.evaluate.resample import fewest_patients, group_numbers, replicates
 from anomaly.records import ABNORMAL, NORMAL, Float64, Int64
 
-JPEG_QUALITY = 90
-
 
 @dataclass(frozen=True, slots=True)
 class Stratum:
@@ -64,26 +62,6 @@ class ResidualisedAuroc:
     interval: Interval
     slope: float
     intercept: float
-
-
-def softness(pixels: NDArray[np.floating]) -> float:
-    """Return the bytes of a film's JPEG at quality 90: the softer the film, the FEWER.
-
-    Args:
-        pixels: float (S, S) in [0, 1]. Sizes compare only between pictures of one S: take the prepared film.
-
-    Raises:
-        DataError: another shape, or values outside [0, 1].
-    """
-    import cv2
-
-    grey = np.asarray(pixels)
-    if grey.ndim != 2 or grey.size == 0 or not (grey.min() >= 0.0 and grey.max() <= 1.0):  # false for NaN too
-        raise DataError(f"pixels {grey.shape} must be (S, S) in [0, 1]; a prepared image is (image[0] + 1) / 2")
-    done, data = cv2.imencode(".jpg", np.rint(grey * 255.0).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not done:
-        raise DataError(f"pixels {grey.shape} are more than a JPEG can hold")
-    return float(len(data))
 
 
 def stratified_auroc(

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from anomaly.errors import DataError
-from anomaly.evaluate.baselines import BASELINES, directed_auroc, one_number_audit, trivial_statistics
+from anomaly.evaluate.baselines import BASELINES, directed_auroc, one_number_audit, softness, trivial_statistics
 from anomaly.evaluate.intervals import bootstrap
 from anomaly.evaluate.metrics import auroc_of
-from anomaly.evaluate.strata import softness
 from anomaly.scans.phantom import make_phantom
 
 NAMES = [

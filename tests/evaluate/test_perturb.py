@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from anomaly.errors import DataError
+from anomaly.evaluate.baselines import softness
 from anomaly.evaluate.perturb import film_rng, mask_borders_and_markers, mask_outside, randomise_sharpness
-from anomaly.evaluate.strata import softness
 from anomaly.scans.borders import find_borders
 from anomaly.scans.markers import find_markers
 from anomaly.scans.phantom import make_phantom

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from anomaly.errors import DataError, UsageError
+from anomaly.evaluate.baselines import softness
 from anomaly.evaluate.metrics import auroc
 from anomaly.evaluate.strata import (
     equal_strata,
     residualised_auroc,
-    softness,
     stratified_auroc,
     stratified_difference,
 )
