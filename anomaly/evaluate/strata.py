@@ -16,6 +16,7 @@ its place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,7 @@ def stratified_auroc(
 
     Args:
         labels: (N,), 0 or 1.
-        scores: (N,), finite, higher is more abnormal.
+        scores: (N,) or (N, K), finite, higher is more abnormal; of several columns, such as seeds, the mean AUROC.
         nuisance: (N,), finite, such as `softness` or the size of the file.
         groups: (N,), patient of each film.
         strata: how many, >= 1; heavy ties may leave fewer.
@@ -93,14 +94,20 @@ def stratified_auroc(
             all pairs.
         UsageError: `strata` or `n_boot` below 1.
     """
-    truth, values, where = _in_strata(labels, scores, nuisance, strata)
-    column = _ordered(where, values)
+    given = np.asarray(scores)
+    columns = given[:, None] if given.ndim == 1 else given
+    if columns.ndim != 2 or columns.shape[1] == 0:
+        raise DataError(f"scores {given.shape} must be (N,) or (N, K)")
+    each = [_in_strata(labels, column, nuisance, strata) for column in columns.T]
+    truth, _, where = each[0]
+    ordered = np.column_stack([_ordered(where, values) for _, values, _ in each])
     shortcut = np.asarray(nuisance, dtype=np.float64)
+    values = [values for _, values, _ in each]
     counts = tuple(_stratum(truth, values, shortcut, where == k) for k in np.unique(where))
     alone = _stratified_of(truth, _ordered(where, shortcut))
-    drawn = replicates([_stratified], truth, column, groups, n=n_boot, seed=seed)[:, 0]
+    drawn = replicates([_mean_stratified], truth, ordered, groups, n=n_boot, seed=seed)[:, 0]
     return StratifiedAuroc(
-        _stratified_of(truth, column),
+        float(np.mean([_stratified_of(truth, column) for column in ordered.T])),
         proportion(_with_pairs(drawn), _fewest(truth, groups)),
         max(alone, 1.0 - alone),
         counts,
@@ -225,6 +232,10 @@ def _stratified(counts: Tally) -> float:
     return float(won / pairs) if pairs else float("nan")
 
 
+def _mean_stratified(*columns: Tally) -> float:
+    return sum(_stratified(column) for column in columns) / len(columns)
+
+
 def _stratified_difference(first: Tally, second: Tally) -> float:
     return _stratified(first) - _stratified(second)
 
@@ -241,10 +252,10 @@ def _with_pairs(drawn: Float64) -> Float64:
     return kept
 
 
-def _stratum(truth: Int64, scores: Float64, nuisance: Float64, films: NDArray[np.bool_]) -> Stratum:
+def _stratum(truth: Int64, columns: Sequence[Float64], nuisance: Float64, films: NDArray[np.bool_]) -> Stratum:
     abnormal = int(truth[films].sum())
     normal = int(films.sum()) - abnormal
-    area = auroc(truth[films], scores[films]) if normal and abnormal else None
+    area = float(np.mean([auroc(truth[films], scores[films]) for scores in columns])) if normal and abnormal else None
     return Stratum(float(nuisance[films].min()), float(nuisance[films].max()), normal, abnormal, area)
 
 

@@ -23,7 +23,7 @@ from anomaly.prepare.register import NOT_REGISTERED
 from anomaly.prepare.source import FilmSpool, ImageSpool
 from anomaly.records import ABNORMAL, Float32, Float64, Geometry
 from anomaly.registry import detector_class
-from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, write_json, write_table, write_text
+from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, sha256_of, write_json, write_table, write_text
 from anomaly.scans.quality import EXCLUDING
 from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.boxes import BOXES_HASH, boxes_digest, boxes_to_learn, same_boxes, targets_of
@@ -45,7 +45,7 @@ from anomaly.workflows.selection import (
     enough,
     select_normals,
 )
-from anomaly.workflows.splits import SPLITS, run_splits
+from anomaly.workflows.splits import SPLITS, run_splits, with_splits
 from anomaly.workflows.weights import ensure_weights
 
 log = logging.getLogger("anomaly")
@@ -87,6 +87,7 @@ def fit(
     test: float = 0.0,
     allow_image_split: bool = False,
     exclude_flagged: bool = False,
+    splits: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     offline: bool = False,
@@ -105,6 +106,8 @@ def fit(
         test: Share of the patients to keep out as a test set, where the data publish no split of their own.
         allow_image_split: Draw that test set though scans carry no patient ids.
         exclude_flagged: Leave out films with an excluding quality flag.
+        splits: A splits.csv drawn from the same scans, such as another run's: who is trained on, held out and tested on
+            is as it says. None to have that drawn.
         resume: Go on with an interrupted run.
         overwrite: Replace an earlier run.
         offline: Never use the network, not even for the weights of a backbone that are not in the weights folder.
@@ -123,7 +126,7 @@ def fit(
     preparation = _open_preparation(recipe, lungs, device)
     if detector.backbone is not None:
         ensure_weights(detector.backbone, offline=offline, say=log.warning)
-    listing = list_scans(scans)
+    listing = list_scans(scans) if splits is None else with_splits(list_scans(scans), splits)
     selection = _select(listing, detector, recipe, normal_only=normal_only)
     boxes: dict[str, Float64] = {}
     if detector.boxes:
@@ -148,6 +151,7 @@ def fit(
         "test_share": rules.test,
         "exclude": sorted(rules.exclude),
         "layout": listing.layout,
+        "splits_sha256": None if splits is None else sha256_of(splits),
         "memory_estimate": memory,
     }
     if detector.boxes:

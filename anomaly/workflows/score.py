@@ -34,7 +34,7 @@ from anomaly.workflows.predictions import PREDICTIONS, write_predictions
 from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import Outcome, read_files
 from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
-from anomaly.workflows.splits import files_of_split
+from anomaly.workflows.splits import files_of_split, with_splits
 from anomaly.workflows.tsne import TSNE
 
 _BESIDE = ("trivial", "seconds", "stamp", "features", BOXES, SHAPE)
@@ -157,6 +157,8 @@ def score(
     panels: int | None = 200,
     hash_paths: bool = False,
     split: str | None = None,
+    splits: Path | None = None,
+    draw: bool = True,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -172,7 +174,9 @@ def score(
         alpha: Flag scans with p <= alpha; None for the model's default.
         panels: Keep the material of this many highest-scoring pictures; None for all.
         hash_paths: Write no file name anywhere, nor SCANS itself, only salted hashes.
-        split: Only the scans of this split: as the fit's splits.csv has it, else as the set publishes it.
+        split: Only the scans of this split: as the set publishes it, else as the fit's splits.csv has it.
+        splits: A splits.csv drawn from the same scans, which then says what is of which split.
+        draw: Draw heatmaps; `anomaly heatmaps` draws them later as well.
         resume: Skip what the journal of an interrupted run already holds.
         overwrite: Replace earlier results.
         device: "auto", "cpu" or "cuda".
@@ -184,7 +188,7 @@ def score(
         ModelError: The model cannot be used.
         UsageError: The output folder is taken, or resumes another model's run.
     """
-    listing = list_scans(scans)
+    listing = list_scans(scans) if splits is None else with_splits(list_scans(scans), splits)
     folder = find_model(model_path)
     model = load_model(folder, device=device)
     alpha = model.facts.alpha if alpha is None else alpha
@@ -242,8 +246,9 @@ def score(
                 write_boxes(output, rows, journal.entries)
                 known = {file.scan_id: boxes for file, boxes in zip(files, truths, strict=True) if boxes is not None}
                 remarks += write_true_boxes(output, rows, known, journal.entries)
-        draw_heatmaps(output, on_progress=on_progress)
-        write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
+        if draw:
+            draw_heatmaps(output, on_progress=on_progress)
+            write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
         scored = sum(row.score is not None for row in rows)
         flagged = sum(row.p_value is not None and flags(row.p_value, alpha) for row in rows)
         counts = {"scored": scored, "failed": len(rows) - scored, "flagged": flagged}

@@ -133,3 +133,17 @@ def test_strata_too_thin_to_be_resampled_say_so() -> None:
     nuisance = np.arange(40.0)
     with pytest.raises(DataError, match="use fewer strata"):
         stratified_auroc(labels, np.arange(40.0), nuisance, np.arange(40), strata=13, n_boot=50)
+
+
+def test_of_several_columns_the_mean_is_told() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], 40)
+    scores = rng.normal(size=(80, 2)) + labels[:, None] * np.array([0.5, 1.5])
+    nuisance, groups = rng.normal(size=80), np.arange(80)
+    one, other = (stratified_auroc(labels, scores[:, k], nuisance, groups, n_boot=200) for k in range(2))
+    both = stratified_auroc(labels, scores, nuisance, groups, n_boot=200)
+    assert both.auroc == pytest.approx((one.auroc + other.auroc) / 2)
+    assert both.interval.low < both.auroc < both.interval.high
+    assert both.leftover == one.leftover
+    with pytest.raises(DataError, match=r"\(N, K\)"):
+        stratified_auroc(labels, scores[None], nuisance, groups)
