@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from anomaly.cli_segment import segment_app
+from anomaly.cli_weights import weights_app
 from anomaly.options import (
     WORKERS,
+    AllowImageSplit,
     Alpha,
     ConfigFile,
     DetectorName,
@@ -52,12 +54,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-weights_app = typer.Typer(
-    help="Pretrained backbones: list them, bring them here, carry them to a machine without a network.\n\n"
-    "Example: anomaly weights list",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(weights_app, name="weights")
 app.add_typer(segment_app, name="segment")
 
@@ -207,12 +203,13 @@ def fit(
     test: Annotated[
         float, typer.Option("--test", min=0.0, max=0.9, help="Keep out this share of the patients as a test set.")
     ] = 0.0,
-    allow_image_split: Annotated[
-        bool, typer.Option("--allow-image-split", help="Draw --test image by image where patients are not known.")
-    ] = False,
+    allow_image_split: AllowImageSplit = False,
     exclude_flagged: Annotated[
         bool, typer.Option("--exclude-flagged", help="Leave out films that `anomaly inspect` flags as unfit.")
     ] = False,
+    splits: Annotated[
+        Path | None, typer.Option("--splits", help="Train, hold out and test as this splits.csv of another run says.")
+    ] = None,
     detector: DetectorName = None,
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -239,9 +236,9 @@ def fit(
             say(strongest_line(detector or (config.stem if config else "anogan")))
         work = partial(fit, scans, output, recipe, normal_only=normal_only, test=test, offline=offline, lungs=lungs)
         work = partial(
-            work, device=device, allow_image_split=allow_image_split, exclude_flagged=exclude_flagged, workers=workers
+            work, device=device, allow_image_split=allow_image_split, exclude_flagged=exclude_flagged, splits=splits
         )
-        summary = work(resume=resume, overwrite=overwrite, on_progress=on_progress)
+        summary = work(workers=workers, resume=resume, overwrite=overwrite, on_progress=on_progress)
         tell_notes(summary.notes, quiet)
         for reason in summary.failed:
             say(f"skipped: {reason}")
@@ -350,6 +347,55 @@ def evaluate(
         tell_notes(
             [*result.notes, f"{result.unknown} of unknown label and {result.failed} unreadable left out."], quiet
         )
+
+
+@app.command(
+    help="Fit and score recipes on one split, and say what they and their differences are worth.\n\n"
+    "Example: anomaly compare DATASET --detectors atlas,padim,patchcore -o comparison"
+)
+def compare(
+    scans: Scans,
+    output: Output,
+    detectors: Annotated[
+        str, typer.Option("--detectors", help="Recipes, or recipe files (.yaml), with commas between.")
+    ] = "anogan,anogan-2017,atlas,padim,patchcore,feature-gaussian,mobilenet_v2",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Fits of each recipe.")] = 1,
+    seed: Seed = 0,
+    test: Annotated[
+        float | None,
+        typer.Option("--test", min=0.05, max=0.9, help="Draw a test set of this share; default: as published, or 0.3."),
+    ] = None,
+    allow_image_split: AllowImageSplit = False,
+    overrides: Overrides = None,
+    alpha: Annotated[float, typer.Option("--alpha", min=0.0, max=1.0, help="Count false alarms at p <= alpha.")] = 0.05,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, and about how long.")
+    ] = False,
+    offline: Offline = False,
+    device: Device = "auto",
+    workers: Workers = WORKERS,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare recipes."""
+    with front(verbose, quiet, resumable=True) as on_progress:
+        from anomaly.workflows.compare.run import Plan, compare
+
+        names = [name.strip() for name in detectors.split(",") if name.strip()]
+        work = partial(compare, scans, output, names, seeds=seeds, seed=seed or 0, test=test, alpha=alpha)
+        work = partial(work, allow_image_split=allow_image_split, changes=overrides or (), dry_run=dry_run)
+        work = partial(work, offline=offline, device=device, workers=workers, resume=resume, overwrite=overwrite)
+        found = work(say=lambda text: None if quiet else say(text), on_progress=on_progress)
+        if isinstance(found, Plan):
+            tell("\n".join(found.lines()))
+            return
+        tell((output / ("comparison.json" if as_json else "table.md")).read_text(encoding="utf-8").rstrip())
+        if not as_json:
+            tell(f"\n{output / 'report.html'}")
+        exit_for(len(found.failed))
 
 
 @app.command(help="Write one self-contained HTML page.\n\nExample: anomaly report out")
@@ -462,83 +508,6 @@ def cache(
 
         facts = clear_cache() if clear else describe_cache()
         tell(json.dumps(facts, indent=2) if as_json else render(facts))
-
-
-@weights_app.command("list", help="Show what the weights folder holds.\n\nExample: anomaly weights list")
-def weights_list(as_json: Json = False) -> None:
-    """List the weights folder."""
-    with front():
-        from anomaly.workflows.weights import describe_weights, render
-
-        facts = describe_weights()
-        tell(json.dumps(facts, indent=2) if as_json else render(facts))
-
-
-@weights_app.command(
-    "import",
-    help="Put a safetensors file, all of a network or its first layers, into the weights folder.\n\n"
-    "Example: anomaly weights import FILE --as resnet18",
-)
-def weights_import(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="From `anomaly weights export`, or anyone's.")],
-    arch: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="What network of torchvision or timm it is of.")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option("--mean", metavar="a,b,c", help="Of the input it wants, a picture in [0, 1].")
-    ] = None,
-    std: Annotated[str | None, typer.Option("--std", metavar="a,b,c", help="The same; default: ImageNet's.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights of that name.")] = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Import weights."""
-    with front(verbose, quiet):
-        from anomaly.workflows.weights import import_weights, render_put
-
-        put = import_weights(file, arch=arch, mean=mean, std=std, overwrite=overwrite)
-        tell_notes(put.notes, quiet)
-        tell(render_put(put))
-
-
-@weights_app.command(
-    "export",
-    help="Copy the weights into a folder, for a machine without a network.\n\n"
-    "Example: anomaly weights export DIR --only resnet18",
-)
-def weights_export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; made.")],
-    only: Annotated[
-        list[str] | None, typer.Option("--only", metavar="NAME", help="These alone; may be given several times.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
-    verbose: Verbose = False,
-) -> None:
-    """Export weights."""
-    with front(verbose):
-        from anomaly.workflows.weights import export_weights, render_export
-
-        tell(render_export(export_weights(folder, only=only or (), overwrite=overwrite)))
-
-
-@weights_app.command(
-    "fetch",
-    help="Download the published weights of a network into the weights folder.\n\n"
-    "Example: anomaly weights fetch resnet18",
-)
-def weights_fetch(
-    arch: Annotated[str, typer.Argument(metavar="NAME", help="A network of torchvision or timm.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights of that name.")] = False,
-    offline: Offline = False,
-    verbose: Verbose = False,
-) -> None:
-    """Fetch weights."""
-    with front(verbose):
-        from anomaly.workflows.weights import fetch_weights, render_put
-
-        put = fetch_weights(arch, overwrite=overwrite, offline=offline, say=say)
-        tell_notes(put.notes, quiet=False)
-        tell(render_put(put))
 
 
 @app.command(help="Show versions, devices and what is missing.\n\nExample: anomaly doctor")

@@ -41,6 +41,9 @@ Offline = Annotated[
 Alpha = Annotated[float | None, typer.Option("--alpha", min=0.0, max=1.0, help="Flag scans with p <= alpha.")]
 Panels = Annotated[str, typer.Option("--panels", help="Keep pictures of top:N, all or none.")]
 HashPaths = Annotated[bool, typer.Option("--hash-paths", help="Write hashes in place of file names.")]
+AllowImageSplit = Annotated[
+    bool, typer.Option("--allow-image-split", help="Draw --test image by image where patients are not known.")
+]
 Split = Annotated[
     str | None, typer.Option("--split", help="Only scans of this split of the fit or the set: test, dev, …")
 ]

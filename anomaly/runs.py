@@ -30,7 +30,7 @@ Arrays = dict[str, NDArray[Any]]
 
 RECEIPT = "receipt.json"
 _PART = ".part-"
-_RESUMABLE = ("fit", "score", "ensemble", "segment fit", "segment apply")
+_RESUMABLE = ("fit", "score", "ensemble", "compare", "segment fit", "segment apply")
 _VERSIONED = (
     *("torch", "torchvision", "timm", "anomalib", "lightning", "segmentation-models-pytorch", "numpy"),
     *("opencv-python-headless", "pydicom"),

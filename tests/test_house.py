@@ -38,7 +38,7 @@ LAYERS = (
     {"calibrate", "heatmaps", "evaluate"},
     {"workflows"},
     {"options"},
-    {"cli_segment"},
+    {"cli_segment", "cli_weights"},
     {"cli"},
 )
 """Lowest first; a module imports from below and from its own sub-package, never from a neighbour on its level."""

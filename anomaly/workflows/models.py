@@ -11,6 +11,9 @@ from anomaly.registry import SEGMENTERS, SUPERVISED
 FIGURES = "dev_auroc.json"
 """recipe -> {data, auroc, low, high, normal, abnormal}; written from the benchmark results by benchmarks/figures.py."""
 
+TIMES = "times.json"
+"""recipe -> {fit_seconds, trained_on, seconds_per_image} on 2 cores; written from the committed comparison likewise."""
+
 _HEADINGS = (
     "Learning from normal scans alone:",
     "Learning from labels, to compare with:",
@@ -21,6 +24,12 @@ _HEADINGS = (
 def dev_figures() -> dict[str, dict[str, Any]]:
     """Return the committed development AUROC of each recipe that has one."""
     path = recipes_folder() / FIGURES
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def recipe_times() -> dict[str, dict[str, float]]:
+    """Return how long each recipe took in the committed comparison, of those that took part."""
+    path = recipes_folder() / TIMES
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 

@@ -1,0 +1,1 @@
+"""`anomaly compare`: recipes side by side on one split, and what their differences are worth."""

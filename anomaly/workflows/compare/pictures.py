@@ -1,0 +1,116 @@
+"""Films of a comparison: the same twelve through every recipe side by side, and what each gets most wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from anomaly.heatmaps import FOOTNOTE, fit_text, font, write_png
+from anomaly.records import ABNORMAL, NORMAL, Int64, UInt8
+from anomaly.workflows.compare.figures import by_entrant
+from anomaly.workflows.compare.results import Found, Results
+from anomaly.workflows.compare.summary import Summary
+from anomaly.workflows.draw import draw, enlarged, heat_scale, panel_path
+from anomaly.workflows.gallery import Tile, draw_gallery, tile_of
+from anomaly.workflows.panels import load_panel
+
+SIDE_BY_SIDE = "side_by_side.png"
+SHOWN = 12
+_WORST = 6
+_TILE, _GAP, _WORDS, _HEADER, _FOOTER, _NAMES = 168, 6, 20, 62, 30, 26
+_PAGE, _INK, _FAINT, _NORMAL, _ABNORMAL = (
+    (17, 17, 19),
+    (232, 232, 234),
+    (152, 152, 158),
+    (120, 190, 235),
+    (240, 140, 110),
+)
+_TEXT, _SMALL = 16, 12
+
+
+def worst_name(entrant: str) -> str:
+    """Return the name of the picture of what a recipe gets most wrong."""
+    return f"worst_{entrant.replace(':', '-')}.png"
+
+
+def draw_pictures(folder: Path, summary: Summary, results: Results) -> None:
+    """Draw both kinds, from the panels that the first seed of every recipe kept."""
+    each = [(name, own[0]) for name, own in by_entrant(summary, results) if own]
+    labels = np.array([film.label for film in results.films], np.int64)
+    draw_side_by_side(folder / SIDE_BY_SIDE, each, labels, results)
+    for name, found in each:
+        _draw_worst(folder / worst_name(name), name, found, labels, results)
+
+
+def chosen(labels: Int64, each: Sequence[Found]) -> list[int]:
+    """Return the places of up to twelve films, half of them abnormal, from what all call abnormal to what none does.
+
+    Films are ranked by their mean p-value over recipes, and taken at equal steps of each label's ranks, so that no
+    recipe, and no one who looks, has picked them.
+    """
+    mean_p = np.mean([found.p_values for found in each], axis=0)
+    places: list[int] = []
+    for label, count in ((ABNORMAL, SHOWN // 2), (NORMAL, SHOWN - SHOWN // 2)):
+        own = np.flatnonzero(labels == label)
+        ranked = own[np.argsort(mean_p[own], kind="stable")]
+        at = np.unique(np.rint(np.linspace(0, len(ranked) - 1, min(count, len(ranked)))).astype(np.int64))
+        places += ranked[at].tolist()
+    return places
+
+
+def draw_side_by_side(path: Path, each: Sequence[tuple[str, Found]], labels: Int64, results: Results) -> None:
+    """Draw a page: a row a film, a column a recipe, each map on its recipe's own fixed scale."""
+    from PIL import Image, ImageDraw
+
+    rows = chosen(labels, [found for _, found in each])
+    width = _GAP + (len(each) + 1) * (_TILE + _GAP)
+    page = Image.new("RGB", (width, _HEADER + _NAMES + len(rows) * (_TILE + _WORDS + _GAP) + _FOOTER), _PAGE)
+    ink = ImageDraw.Draw(page)
+    room = width - 2 * _GAP
+    heading = f"The same {len(rows)} films through every method"
+    key = "Below each map: the method's p-value. Colour: hotter than what each method maps on 95 % of normal pixels."
+    ink.text((_GAP, 20), fit_text(heading, font(_TEXT), room), _INK, font(_TEXT), "lm")
+    ink.text((_GAP, 44), fit_text(key, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
+    for column, name in enumerate(["film", *(name for name, _ in each)]):
+        at = _GAP + column * (_TILE + _GAP)
+        ink.text((at, _HEADER + 12), fit_text(name, font(_SMALL), _TILE), _INK, font(_SMALL), "lm")
+    scales = [heat_scale(found.out) for _, found in each]
+    for row, place in enumerate(rows):
+        top = _HEADER + _NAMES + row * (_TILE + _WORDS + _GAP)
+        sick = labels[place] == ABNORMAL
+        file = results.films[place].file
+        words = (file.class_name or "abnormal") if sick else "normal"
+        panels = [load_panel(panel_path(found.out, found.lines[place])) for _, found in each]
+        pictures = [_colour(enlarged(panels[0]).film), *(draw(p, s) for p, s in zip(panels, scales, strict=True))]
+        texts = [words, *(f"p = {found.p_values[place]:.3g}" for _, found in each)]
+        for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            left = _GAP + column * (_TILE + _GAP)
+            small = Image.fromarray(picture)
+            small.thumbnail((_TILE, _TILE), Image.Resampling.BOX)
+            page.paste(small, (left + (_TILE - small.width) // 2, top + (_TILE - small.height) // 2))
+            colour = (_ABNORMAL if sick else _NORMAL) if column == 0 else _FAINT
+            ink.text((left, top + _TILE + 10), fit_text(text, font(_SMALL), _TILE), colour, font(_SMALL), "lm")
+    ink.text((_GAP, page.height - _FOOTER // 2), fit_text(FOOTNOTE, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
+    write_png(path, np.asarray(page, dtype=np.uint8))
+
+
+def _draw_worst(path: Path, name: str, found: Found, labels: Int64, results: Results) -> None:
+    """Draw the normals that score highest, then the abnormal films that score lowest."""
+    scale = heat_scale(found.out)
+    tiles = []
+    for label, sign, said in ((NORMAL, -1.0, "normal, scored high"), (ABNORMAL, 1.0, "abnormal, scored low")):
+        own = np.flatnonzero(labels == label)
+        for place in own[np.argsort(sign * found.scores[own], kind="stable")][:_WORST]:
+            panel = load_panel(panel_path(found.out, found.lines[place]))
+            film = results.films[place]
+            words = f"{said}: p = {found.p_values[place]:.3g}"
+            faint = f"{film.file.class_name or said.partition(',')[0]} · {film.scan_id}"
+            tiles.append(Tile(tile_of(draw(panel, scale)), words, faint))
+    key = f"The {_WORST} normals with the highest scores, then the {_WORST} abnormal films with the lowest"
+    draw_gallery(path, f"{name}: worst false positives and negatives", key, tiles)
+
+
+def _colour(film: UInt8) -> UInt8:
+    return film if film.ndim == 3 else np.repeat(film[:, :, None], 3, axis=2)
