@@ -23,8 +23,18 @@ from anomaly.prepare.register import NOT_REGISTERED
 from anomaly.prepare.source import FilmSpool, ImageSpool
 from anomaly.records import ABNORMAL, Float32, Float64, Geometry
 from anomaly.registry import detector_class
-from anomaly.runs import RECEIPT, RunRecorder, claim_folder, read_json, receipt, sha256_of, write_json, write_table, write_text
-from anomaly.scans.quality import EXCLUDING
+from anomaly.runs import (
+    RECEIPT,
+    RunRecorder,
+    claim_folder,
+    read_json,
+    receipt,
+    sha256_of,
+    write_json,
+    write_table,
+    write_text,
+)
+from anomaly.scans.quality import excluding
 from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.boxes import BOXES_HASH, boxes_digest, boxes_to_learn, same_boxes, targets_of
 from anomaly.workflows.classes import select_labelled
@@ -131,9 +141,9 @@ def fit(
     boxes: dict[str, Float64] = {}
     if detector.boxes:
         boxes, selection = boxes_to_learn(listing.files, selection)
-    enough(sum(file.label != ABNORMAL for file in selection.chosen), str(scans), selection.left_out)
-    unfit = EXCLUDING - ({"colour"} if recipe.prepare.channels == 3 else set())
-    exclude = frozenset(unfit) if exclude_flagged else frozenset()
+    healthy = sum(file.label != ABNORMAL for file in (*selection.chosen, *selection.calibration))
+    enough(healthy, str(scans), selection.left_out)
+    exclude = excluding(recipe.prepare.channels) if exclude_flagged else frozenset()
     rules = Rules(recipe.calibration, recipe.seed, test, allow_image_split, exclude)
     selection.check(rules, str(scans))
     memory = detector.memory(len(selection.chosen), recipe.prepare.channels)
@@ -176,8 +186,8 @@ def fit(
         train, held_out = ([place[look.file.scan_id] for look in part] for part in (roles.train, roles.calibration))
         unregistered: list[str] = []
         if not preparation.fitted:
-            healthy = [place[look.file.scan_id] for look in roles.train if look.file.label != ABNORMAL]
-            preparation = fit_preparation(preparation, films, healthy, on_progress)
+            normals = [place[look.file.scan_id] for look in roles.train if look.file.label != ABNORMAL]
+            preparation = fit_preparation(preparation, films, normals, on_progress)
             finished = finish_films(preparation, films, train + held_out, images, workers, on_progress)
             refused = [was for was, _ in finished]
             looked = (*roles.train, *roles.calibration)

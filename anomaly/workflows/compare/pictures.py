@@ -65,12 +65,12 @@ def draw_side_by_side(path: Path, each: Sequence[tuple[str, Found]], labels: Int
     from PIL import Image, ImageDraw
 
     rows = chosen(labels, [found for _, found in each])
-    width = _GAP + (len(each) + 1) * (_TILE + _GAP)
+    width = _GAP + max(4, len(each) + 1) * (_TILE + _GAP)  # four at the least: the heading needs the room
     page = Image.new("RGB", (width, _HEADER + _NAMES + len(rows) * (_TILE + _WORDS + _GAP) + _FOOTER), _PAGE)
     ink = ImageDraw.Draw(page)
     room = width - 2 * _GAP
     heading = f"The same {len(rows)} films through every method"
-    key = "Below each map: the method's p-value. Colour: hotter than what each method maps on 95 % of normal pixels."
+    key = "Below each map: its p-value. Colour: hotter than 95 % of what the method maps on normal films."
     ink.text((_GAP, 20), fit_text(heading, font(_TEXT), room), _INK, font(_TEXT), "lm")
     ink.text((_GAP, 44), fit_text(key, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
     for column, name in enumerate(["film", *(name for name, _ in each)]):

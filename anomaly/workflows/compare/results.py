@@ -54,7 +54,8 @@ def read_results(films: Sequence[Film], cells: Sequence[tuple[Cell, Path]]) -> R
     found = []
     for cell, folder in cells:
         own = [lines[cell.name][film.scan_id] for film in common]
-        scores = np.array([line.row.score for line in own], np.float64)
+        journal = read_journal(folder / OUT)  # scores.csv rounds, and would break ties with the held-out normals
+        scores = np.array([journal[film.scan_id]["score"] for film in common], np.float64)
         p_values = np.array([line.row.p_value for line in own], np.float64)
         if not np.isfinite(scores).all():
             raise DataError(f"{folder / OUT}: {np.sum(~np.isfinite(scores))} scores are not finite; fit it again.")

@@ -70,7 +70,7 @@ class Split:
         return {NORMAL: found[NORMAL], ABNORMAL: found[ABNORMAL]}
 
 
-def tested_on(listing: Listing) -> tuple[Listing, str | None]:
+def choose_test(listing: Listing) -> tuple[Listing, str | None]:
     """Return the scans with one published split left to test on, and which: test, else dev, else val; None without.
 
     Others are set aside: what is tuned on is not tested on.
@@ -94,7 +94,7 @@ def draw_roles(
     And audit it: how well one trivial number tells its test normals from those trained on, as `one_number_audit` says.
 
     Args:
-        listing: From `tested_on`.
+        listing: From `choose_test`.
         rules: How to draw; `test` is 0 where a test set is published.
         read: How films are read.
         channels: Of the films, 1 or 3.

@@ -14,7 +14,7 @@ from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.compare.entrants import Cell, Entrant, entrants
 from anomaly.workflows.compare.pages import write_pages
 from anomaly.workflows.compare.results import read_results
-from anomaly.workflows.compare.roles import DRAWN, draw_roles, read_split, rules_of, tested_on
+from anomaly.workflows.compare.roles import DRAWN, choose_test, draw_roles, read_split, rules_of
 from anomaly.workflows.compare.summary import Summary, summarise
 from anomaly.workflows.compare.work import Job, check_settings, do, is_done
 from anomaly.workflows.fingerprint import fingerprint
@@ -124,7 +124,7 @@ def compare(
         UsageError: Wrong recipes, settings or output folder.
     """
     taking = entrants(detectors, seeds=seeds, seed=seed, changes=changes)
-    listing, published = tested_on(list_scans(scans))
+    listing, published = choose_test(list_scans(scans))
     planned = plan(listing, published, taking, test, output)
     if dry_run:
         return planned

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from anomaly.evaluate.intervals import mean_interval
+from anomaly.evaluate.intervals import proportion
 from anomaly.evaluate.label_free import NormalPValues, aucp, normal_p_values
+from anomaly.evaluate.resample import mean_replicates
 from anomaly.evaluate.subgroups import SubgroupRow, subgroup_aurocs
 from anomaly.records import NORMAL, Int64
 from anomaly.runs import read_json
@@ -90,7 +91,6 @@ def summarise(
     audit: Mapping[str, Any],
     *,
     alpha: float,
-    n_boot: int = 2000,
 ) -> Summary:
     """Measure what finished cells found, and evaluate the folder of each recipe's first seed.
 
@@ -101,7 +101,6 @@ def summarise(
         failed: Why the others failed, by cell.
         audit: The split's, {"rows", "notes"}.
         alpha: At which to count false alarms.
-        n_boot: Bootstrap replicates of the table.
 
     Raises:
         DataError: See `tabulate`.
@@ -123,7 +122,7 @@ def summarise(
     if results.unscored:
         notes.append(f"{len(results.unscored)} test scans could not be read, by any recipe, and count in nothing.")
     return Summary(
-        tabulate(labels, patients, scores, results.trivial, n_boot=n_boot),
+        tabulate(labels, patients, scores, results.trivial),
         tuple(entries),
         alpha,
         split.published,
@@ -141,7 +140,8 @@ def _entry(
     first, took = mine[0], [found.took for found in mine]
     healthy = labels == NORMAL
     flagged = np.array([[flags(p, alpha) for p in found.p_values[healthy]] for found in mine], np.float64)
-    interval = mean_interval(flagged.mean(axis=0), [p for p, well in zip(patients, healthy, strict=True) if well])
+    groups = [patient for patient, well in zip(patients, healthy, strict=True) if well]
+    interval = proportion(mean_replicates(flagged.mean(axis=0), groups), len(set(groups)))
     evaluate(first.out, alpha=alpha, n_boot=_REPLICATES)
     return Entry(
         bare.name,

@@ -6,7 +6,7 @@ An interval is of the mean over seeds, with the films as the source of chance; t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -14,32 +14,20 @@ import numpy as np
 
 from anomaly.errors import DataError
 from anomaly.evaluate.baselines import directed_auroc
+from anomaly.evaluate.curves import CURVE_METRICS, curve_replicates
 from anomaly.evaluate.delong import DeLong, contrast, delong
 from anomaly.evaluate.holm import holm
 from anomaly.evaluate.intervals import compared, proportion
-from anomaly.evaluate.metrics import (
-    Metric,
-    Tally,
-    auroc_of,
-    average_precision_of,
-    f1_max_of,
-    fpr_at_sensitivity_of,
-    sensitivity_at_specificity_of,
-    tally,
-)
-from anomaly.evaluate.resample import Statistic, fewest_patients, group_numbers, replicates
+from anomaly.evaluate.metrics import f1_max_of, tally
+from anomaly.evaluate.resample import fewest_patients, group_numbers
 from anomaly.evaluate.strata import stratified_auroc
 from anomaly.records import Float64, Int64
 
-METRICS: dict[str, Metric] = {
-    "auroc": auroc_of,
-    "average_precision": average_precision_of,
-    "sensitivity_at_95_specificity": sensitivity_at_specificity_of,
-    "fpr_at_95_sensitivity": fpr_at_sensitivity_of,
-}
-"""What has an interval, by its name in the table."""
+METRICS = ("auroc", "average_precision", "sensitivity_at_95_specificity", "fpr_at_95_sensitivity")
+"""What has an interval, by its name in the table, in the order of `CURVE_METRICS`."""
 NORMAL_ONLY, SUPERVISED, BASELINE = "normals only", "supervised", "trivial baseline"
 TRIVIAL = "best trivial number"
+_REPLICATES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +103,7 @@ def tabulate(
     trivial: Mapping[str, Float64],
     *,
     nuisance: str = "softness",
-    n_boot: int = 2000,
+    n_boot: int | None = None,
     seed: int = 0,
 ) -> Table:
     """Measure everything on the same films and the same resamples.
@@ -126,7 +114,8 @@ def tabulate(
         scores: Of every recipe that could be fitted, at least one.
         trivial: Name -> float64 (N,), of either direction; one that is the same for all films is left out.
         nuisance: The trivial number whose strata `auroc_within_softness` keeps within.
-        n_boot: Bootstrap replicates.
+        n_boot: Bootstrap replicates; None for 2,000, or 200 a pair where that is more: the least p-value that they can
+            give must stay small once it is adjusted for all pairs.
         seed: Of the resamples.
 
     Raises:
@@ -136,11 +125,13 @@ def tabulate(
     fewest = fewest_patients(labels, numbers)
     if fewest < 2:
         raise DataError("A comparison needs at least two normal and two abnormal patients in the test set.")
+    if n_boot is None:
+        n_boot = max(_REPLICATES, 100 * len(scores) * (len(scores) + 1))  # the best baseline makes a pair with each
     lines = [*scores, *(_baseline(labels, name, values) for name, values in trivial.items() if np.ptp(values) > 0)]
-    columns = np.column_stack([line.columns for line in lines])
     places = _places(lines)
-    drawn = replicates(_statistics(places), labels, columns, numbers, n=n_boot, seed=seed)
-    drawn = drawn.reshape(n_boot, len(lines), len(METRICS))
+    columns = np.column_stack([line.columns for line in lines])
+    each = curve_replicates(labels, columns, numbers, n=n_boot, seed=seed)
+    drawn = np.stack([each[:, own].mean(axis=1) for own in places], axis=1)  # (n_boot, lines, metrics)
     soft = trivial.get(nuisance)
     leftover: list[float] = []
     rows = []
@@ -148,18 +139,18 @@ def tabulate(
         tallies = [tally(labels, column) for column in line.columns.T]
         figures = {
             name: _figure([metric(own) for own in tallies], drawn[:, i, k], fewest)
-            for k, (name, metric) in enumerate(METRICS.items())
+            for k, (name, metric) in enumerate(zip(METRICS, CURVE_METRICS, strict=True))
         }
         figures["f1_max_oracle"] = _figure([f1_max_of(own) for own in tallies])
         if soft is not None and np.ptp(soft) > 0:
-            within = _within(labels, line.columns, soft, numbers, n_boot, seed, leftover)
+            within = _within(labels, line.columns, soft, numbers, min(n_boot, _REPLICATES), seed, leftover)
             figures |= {} if within is None else {"auroc_within_softness": within}
         direction = directed_auroc(labels, trivial[line.name])[1] if line.kind == BASELINE else None
         rows.append(Row(line.name, line.kind, line.columns.shape[1], figures, direction))
     methods, baselines = rows[: len(scores)], rows[len(scores) :]
     order = sorted(range(len(baselines)), key=lambda i: -baselines[i].figures["auroc"].value)
     compared_with = [*range(len(scores)), *(len(scores) + i for i in order[:1])]
-    areas = drawn[:, :, list(METRICS).index("auroc")]
+    areas = drawn[:, :, METRICS.index("auroc")]
     return Table(
         (*methods, *(baselines[i] for i in order)),
         _pairs(delong(labels, columns), [(lines[i], places[i], areas[:, i]) for i in compared_with], fewest),
@@ -175,22 +166,10 @@ def _baseline(labels: Int64, name: str, values: Float64) -> Scores:
     return Scores(name, BASELINE, sign * np.asarray(values, np.float64)[:, None])
 
 
-def _places(lines: Sequence[Scores]) -> list[range]:
+def _places(lines: Sequence[Scores]) -> list[slice]:
     """Return which columns of all, side by side, are whose."""
     ends = np.cumsum([line.columns.shape[1] for line in lines]).tolist()
-    return [range(end - line.columns.shape[1], end) for line, end in zip(lines, ends, strict=True)]
-
-
-def _statistics(places: Sequence[range]) -> list[Statistic]:
-    """Every metric of the first line, then of the second, and so on: the mean over a line's columns."""
-    return [_mean(metric, own) for own in places for metric in METRICS.values()]
-
-
-def _mean(metric: Metric, own: range) -> Callable[..., float]:
-    def mean(*columns: Tally) -> float:
-        return sum(metric(columns[i]) for i in own) / len(own)
-
-    return mean
+    return [slice(end - line.columns.shape[1], end) for line, end in zip(lines, ends, strict=True)]
 
 
 def _figure(values: Sequence[float], drawn: Float64 | None = None, patients: int = 0) -> Figure:
@@ -218,13 +197,13 @@ def _within(
     return Figure(found.auroc, sd, found.interval.low, found.interval.high)
 
 
-def _pairs(found: DeLong, sides: Sequence[tuple[Scores, range, Float64]], fewest: int) -> tuple[Pair, ...]:
+def _pairs(found: DeLong, sides: Sequence[tuple[Scores, slice, Float64]], fewest: int) -> tuple[Pair, ...]:
     """Compare every two of a line, its columns' places, and its AUROC on each replicate, float64 (n_boot,)."""
     pairs = []
     for (one, own, first), (other, theirs, second) in combinations(sides, 2):
         weights = np.zeros(len(found.areas))
-        weights[list(own)] = 1.0 / len(own)
-        weights[list(theirs)] = -1.0 / len(theirs)
+        weights[own] = 1.0 / one.columns.shape[1]
+        weights[theirs] = -1.0 / other.columns.shape[1]
         by_delong = contrast(found, weights)
         pairs.append((_named(one), _named(other), compared(by_delong.difference, first - second, fewest), by_delong))
     by_patients = holm([ours.p_value for _, _, ours, _ in pairs])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ TITLES = {
     "f1_max_oracle": "F1-max (oracle)",
 }
 """Columns of the table, by the name of their figure."""
-LOCAL_TITLES = ("pointing", "pixel AP", "best Dice (oracle)", "AUPRO")
 
 
 def write_tables(output: Path, summary: Summary, results: Results) -> None:
@@ -150,7 +149,9 @@ def to_markdown(summary: Summary) -> str:
         "What they take, and what they say of normals:\n\n" + _costs(summary),
     ]
     if places := localised(summary):
-        parts.append("Where maps point, first seed (the mean-location prior looks at no film):\n\n" + grid(places))
+        parts.append(
+            "How maps lie on known lesions, first seed; the two last lines look at no film:\n\n" + grid(places)
+        )
     if groups := subgroups(summary):
         parts.append("AUROC of parts of the films, first seed:\n\n" + grid(groups))
     if summary.split_audit:
@@ -208,21 +209,24 @@ def _costs(summary: Summary) -> str:
 
 
 def localised(summary: Summary) -> list[list[str]]:
-    """Return the lines of the table of places, its head first; [] where no truth is known."""
-    with_truth = [entry for entry in summary.entries if entry.localisation]
-    if not with_truth:
+    """Return the lines of the table of places, its head first; [] where no lesion is known.
+
+    The two last lines look at no film: where the other patients' lesions lie, and an even map.
+    """
+    known = {entry.name: found for entry in summary.entries if (found := entry.localisation) and found["figures"]}
+    if not known:
         return []
-    lines: list[list[str]] = []
-    for entry in with_truth:
-        found: dict[str, Any] = entry.localisation or {}
-        for row in found["rows"]:
-            if not lines:
-                lines.append(["", *(measure["title"] for measure in row["measures"])])
-            name = entry.name if row["name"] == "map" else row["name"]
-            if name in {line[0] for line in lines}:
-                continue  # the prior is the same beside every method
-            lines.append([name, *(told(Figure(m["value"], None, m["low"], m["high"])) for m in row["measures"])])
-    return lines
+    first = next(iter(known.values()))["figures"]
+    lines = [["", *(f"{figure['name']} (n = {figure['films']})" for figure in first)]]
+    for name, found in known.items():
+        lines.append([name, *(_ranged(figure["value"], figure["interval"]) for figure in found["figures"])])
+    usual = [_ranged(figure["usual"], figure["usual_interval"]) for figure in first]
+    return [*lines, ["mean lesion of the others", *usual], ["chance", *(f"{figure['chance']:.3f}" for figure in first)]]
+
+
+def _ranged(value: float, interval: Mapping[str, Any] | None) -> str:
+    between = (None, None) if interval is None else (interval["low"], interval["high"])
+    return told(Figure(value, None, *between))
 
 
 def subgroups(summary: Summary) -> list[list[str]]:
