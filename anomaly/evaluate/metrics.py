@@ -26,7 +26,7 @@ from anomaly.records import ABNORMAL, NORMAL, Float64, Int64
 
 NO_ABNORMAL = "not computable: no abnormal labels"
 NO_NORMAL = "not computable: no normal labels"
-_ROUNDING = 1e-9  # 0.1 * 30 is 3.0000000000000004: counts are compared with this much slack, relative
+ROUNDING = 1e-9  # 0.1 * 30 is 3.0000000000000004: counts are compared with this much slack, relative
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def operating_point_of(counts: Tally, specificity: float = 0.95) -> OperatingPoi
         raise UsageError(f"specificity must lie in (0, 1], not {specificity}")
     not_flagged = np.cumsum(counts.normal)
     total = not_flagged[-1]
-    at = int(np.searchsorted(not_flagged, specificity * total * (1.0 - _ROUNDING)))
+    at = int(np.searchsorted(not_flagged, specificity * total * (1.0 - ROUNDING)))
     caught = counts.abnormal[at + 1 :].sum() / counts.abnormal.sum()
     return OperatingPoint(float(counts.scores[at]), float(not_flagged[at] / total), float(caught))
 
@@ -136,7 +136,7 @@ def fpr_at_sensitivity_of(counts: Tally, sensitivity: float = 0.95) -> float:
     if not 0.0 < sensitivity <= 1.0:
         raise UsageError(f"sensitivity must lie in (0, 1], not {sensitivity}")
     hits = _from_above(counts.abnormal)  # non-increasing: the last place that still catches enough is wanted
-    enough = np.flatnonzero(hits >= sensitivity * hits[0] * (1.0 - _ROUNDING))
+    enough = np.flatnonzero(hits >= sensitivity * hits[0] * (1.0 - ROUNDING))
     return float(counts.normal[enough[-1] :].sum() / counts.normal.sum())
 
 

@@ -53,21 +53,51 @@ def replicates(
         DataError: shapes, values, a missing class, or fewer than two patients with films of a class.
         UsageError: `n` below 1.
     """
+    truth, columns = columns_of(labels, scores)
+    patients, drawn = resamples(truth, groups, n=n, seed=seed)
+    tables = [_Sorted(truth, values, patients) for values in columns]
+    out = np.empty((n, len(statistics)))
+    for row, counts in zip(out, drawn, strict=True):
+        tallies = [table.tally(counts) for table in tables]
+        row[:] = [statistic(*tallies) for statistic in statistics]
+    return out
+
+
+def columns_of(labels: ArrayLike, scores: ArrayLike) -> tuple[Int64, list[Float64]]:
+    """Check labels (N,) and scores (N,) or (N, K): int64 (N,), and K columns float64 (N,).
+
+    Raises:
+        DataError: shapes, values, or a missing class.
+    """
     columns = np.asarray(scores)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[1] == 0:
         raise DataError(f"scores {columns.shape} must be (N,) or (N, K)")
     checked = [check(labels, column) for column in columns.T]
-    truth = checked[0][0]
-    patients = group_numbers(groups, len(truth))
-    if fewest_patients(truth, patients) < 2:
+    return checked[0][0], [values for _, values in checked]
+
+
+def resamples(labels: Int64, groups: ArrayLike, *, n: int, seed: int) -> tuple[Int64, Iterator[Float64]]:
+    """Number the patients, and draw them `n` times with replacement.
+
+    Args:
+        labels: int64 (N,), 0 or 1.
+        groups: (N,), patient of each film.
+        n: replicates.
+        seed: of the draws.
+
+    Returns:
+        Each film's patient, int64 (N,), 0..P-1; and an iterator over the draws, each the number of times every patient
+        was drawn, float64 (P,).
+
+    Raises:
+        DataError: shapes, or fewer than two patients with films of a class.
+        UsageError: `n` below 1.
+    """
+    patients = group_numbers(groups, len(labels))
+    if fewest_patients(labels, patients) < 2:
         raise DataError(_ONE_PATIENT)
-    tables = [_Sorted(truth, values, patients) for _, values in checked]
-    out = np.empty((_at_least_one(n), len(statistics)))
-    for row, counts in zip(out, _resamples(truth, patients, n, seed), strict=True):
-        tallies = [table.tally(counts) for table in tables]
-        row[:] = [statistic(*tallies) for statistic in statistics]
-    return out
+    return patients, _resamples(labels, patients, _at_least_one(n), seed)
 
 
 def mean_replicates(values: Float64, groups: ArrayLike, *, n: int = 2000, seed: int = 0) -> Float64:
@@ -110,11 +140,8 @@ def film_replicates(
         DataError: shapes, or fewer than two patients with films of a kind.
         UsageError: `n` below 1.
     """
-    truth = np.asarray(labels).astype(np.int64)
-    patients = group_numbers(groups, len(truth))
-    if fewest_patients(truth, patients) < 2:
-        raise DataError(_ONE_PATIENT)
-    drawn = (counts[patients] for counts in _resamples(truth, patients, _at_least_one(n), seed))
+    patients, draws = resamples(np.asarray(labels).astype(np.int64), groups, n=n, seed=seed)
+    drawn = (counts[patients] for counts in draws)
     return np.array([[statistic(films) for statistic in statistics] for films in drawn])
 
 

@@ -224,10 +224,11 @@ def _ordered(where: Int64, scores: Float64) -> Float64:
 
 def _stratified(counts: Tally) -> float:
     """Pairs won over pairs, each within its stratum; NaN without any pair."""
-    starts = np.flatnonzero(np.diff(np.floor(counts.scores), prepend=-1.0))
+    starts = np.unique(np.searchsorted(counts.scores, np.arange(np.floor(counts.scores[-1]) + 1)))
     normal, abnormal = (np.add.reduceat(films, starts) for films in (counts.normal, counts.abnormal))
-    before = np.repeat(np.cumsum(normal) - normal, np.diff(starts, append=len(counts.scores)))  # in lower strata
-    won = counts.abnormal @ (np.cumsum(counts.normal) - before - 0.5 * counts.normal)
+    below = np.cumsum(counts.normal)
+    below -= 0.5 * counts.normal
+    won = counts.abnormal @ below - (np.cumsum(normal) - normal) @ abnormal  # less those of lower strata
     pairs = normal @ abnormal
     return float(won / pairs) if pairs else float("nan")
 

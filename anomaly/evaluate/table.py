@@ -11,23 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from anomaly.errors import DataError
 from anomaly.evaluate.baselines import directed_auroc
+from anomaly.evaluate.curves import CURVE_METRICS, curve_replicates
 from anomaly.evaluate.intervals import Interval, proportion
-from anomaly.evaluate.metrics import (
-    NO_ABNORMAL,
-    NO_NORMAL,
-    Metric,
-    auroc_of,
-    average_precision_of,
-    prevalence,
-    sensitivity_at_specificity_of,
-    tally,
-)
-from anomaly.evaluate.resample import Statistic, fewest_patients, group_numbers, replicates
+from anomaly.evaluate.metrics import NO_ABNORMAL, NO_NORMAL, f1_max_of, prevalence, tally
+from anomaly.evaluate.resample import fewest_patients, group_numbers
 from anomaly.records import ABNORMAL
 
 METHOD = "score"
 NO_INTERVAL = "no interval: it needs at least two normal and two abnormal patients"
-_METRICS: tuple[Metric, ...] = (auroc_of, average_precision_of, sensitivity_at_specificity_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +27,8 @@ class MetricRow:
 
     `direction` says which way abnormal films lie: always "higher" for the method, whose direction is fixed
     beforehand; chosen by the data, in its favour, for a baseline. Intervals are 95 %, clustered by patient.
-    `sensitivity_at_95_specificity` describes these films (see `metrics.operating_point`); it sets no threshold.
+    `sensitivity_at_95_specificity` and `fpr_at_95_sensitivity`, the normals flagged there, describe these films (see
+    `metrics.operating_point`); they set no threshold. `f1_max_oracle` is picked with the answers: never a result.
     """
 
     name: str
@@ -50,6 +42,9 @@ class MetricRow:
     average_precision_interval: Interval | None = None
     sensitivity_at_95_specificity: float | None = None
     sensitivity_at_95_specificity_interval: Interval | None = None
+    fpr_at_95_sensitivity: float | None = None
+    fpr_at_95_sensitivity_interval: Interval | None = None
+    f1_max_oracle: float | None = None
     direction: str | None = None
     note: str | None = None
 
@@ -100,23 +95,26 @@ def evaluate_scores(
     directions = ["higher", *(directed_auroc(truth, values)[1] for values in given[1:])]
     columns = [v.astype(np.float64) * (1 if d == "higher" else -1) for v, d in zip(given, directions, strict=True)]
     fewest = fewest_patients(truth, patients)
-    intervals: list[Interval] | list[None] = [None] * (len(columns) * len(_METRICS))
+    intervals: list[list[Interval | None]] = [[None] * len(CURVE_METRICS) for _ in columns]
     if fewest > 1:
-        values = replicates(_each(len(columns)), truth, np.column_stack(columns), patients, n=n_boot, seed=seed)
-        intervals = [proportion(column, fewest) for column in values.T]
+        drawn = curve_replicates(truth, np.column_stack(columns), patients, n=n_boot, seed=seed)
+        intervals = [[proportion(values, fewest) for values in column.T] for column in drawn.swapaxes(0, 1)]
     rows = []
-    for i, (title, column, direction) in enumerate(zip(names, columns, directions, strict=True)):
+    for title, column, direction, around in zip(names, columns, directions, intervals, strict=True):
         films = tally(truth, column)
-        area, precision, sensitivity = intervals[i * len(_METRICS) : (i + 1) * len(_METRICS)]
+        area, precision, sensitivity, fpr = (metric(films) for metric in CURVE_METRICS)
         row = MetricRow(
             title,
             *counts,
-            auroc=auroc_of(films),
-            auroc_interval=area,
-            average_precision=average_precision_of(films),
-            average_precision_interval=precision,
-            sensitivity_at_95_specificity=sensitivity_at_specificity_of(films),
-            sensitivity_at_95_specificity_interval=sensitivity,
+            auroc=area,
+            auroc_interval=around[0],
+            average_precision=precision,
+            average_precision_interval=around[1],
+            sensitivity_at_95_specificity=sensitivity,
+            sensitivity_at_95_specificity_interval=around[2],
+            fpr_at_95_sensitivity=fpr,
+            fpr_at_95_sensitivity_interval=around[3],
+            f1_max_oracle=f1_max_of(films),
             direction=direction,
             note=None if fewest > 1 else NO_INTERVAL,
         )
@@ -132,24 +130,17 @@ def to_dicts(rows: Sequence[MetricRow]) -> list[dict[str, object]]:
 def to_markdown(rows: Sequence[MetricRow]) -> str:
     """Return the rows as a GitHub table, one header line, intervals in brackets, no trailing newline."""
     head = ["", "normal", "abnormal", "patients", "prevalence", "AUROC", "AP", "sensitivity at 95 % specificity"]
-    head += ["abnormal is", "note"]
-    lines = [head, ["---"] + ["---:"] * 7 + ["---"] * 2]
+    head += ["FPR at 95 % sensitivity", "F1-max (oracle)", "abnormal is", "note"]
+    lines = [head, ["---"] + ["---:"] * 9 + ["---"] * 2]
     for row in rows:
         cells = [row.name, str(row.n_normal), str(row.n_abnormal), str(row.n_patients), f"{row.prevalence:.3f}"]
         cells.append(_cell(row.auroc, row.auroc_interval))
         cells.append(_cell(row.average_precision, row.average_precision_interval))
         cells.append(_cell(row.sensitivity_at_95_specificity, row.sensitivity_at_95_specificity_interval))
+        cells.append(_cell(row.fpr_at_95_sensitivity, row.fpr_at_95_sensitivity_interval))
+        cells.append(_cell(row.f1_max_oracle, None))
         lines.append([*cells, row.direction or "", row.note or ""])
     return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-
-
-def _each(n_columns: int) -> list[Statistic]:
-    """Every metric of the first column, then of the second, and so on, as functions of all columns' tallies."""
-    return [
-        lambda *films, i=i, metric=metric: metric(films[i])  # bound now, not when the loop is over
-        for i in range(n_columns)
-        for metric in _METRICS
-    ]
 
 
 def _cell(value: float | None, interval: Interval | None) -> str:

@@ -19,7 +19,7 @@ DRAWN, TRUE = "boxes.csv", "truth_boxes.csv"
 BOXED = (DRAWN, TRUE)
 """The files that a scoring run's boxes are in."""
 BOXES, SHAPE = "boxes", "shape"
-"""What the journal says of a scan's boxes: [[x, y, w, h, confidence], …], best first, and the film's [H, W]."""
+"""What the journal says of a scan's boxes: [[x, y, w, h, confidence], …], best first; and of every film, its [H, W]."""
 _COLUMNS = ("scan_id", "path", "x", "y", "w", "h")
 
 
@@ -72,7 +72,7 @@ def write_true_boxes(
         Remarks on films whose boxes are not used, since they lie outside.
     """
     table: list[list[object]] = [[*_COLUMNS]]
-    remarks = []
+    wrong = []
     for row, _ in ranked(rows):
         shape = entries[row.scan_id].get(SHAPE)
         if row.scan_id not in known or shape is None:
@@ -80,13 +80,13 @@ def write_true_boxes(
         try:
             boxes = within_film(known[row.scan_id], (shape[0], shape[1]), row.path)
         except DataError as error:
-            remarks.append(f"The boxes of a film were passed over: {error}")
+            wrong.append(str(error))
             continue
         cells = [[f"{v:.2f}" for v in box] for box in boxes] or [[""] * 4]
         table += [[row.scan_id, row.path, *own] for own in cells]
     if len(table) > 1:
         write_table(out / TRUE, table)
-    return remarks
+    return [f"The boxes of {len(wrong)} films were passed over, the first: {wrong[0]}"] if wrong else []
 
 
 def read_true_boxes(out: Path) -> dict[str, Float64] | None:

@@ -212,6 +212,7 @@ def _rows(together: Ensemble, folders: Sequence[Path]) -> list[tuple[ResultRow, 
         entries = [journal[scan_id] for journal in journals if scan_id in journal]
         beside = {
             "trivial": next((entry["trivial"] for entry in entries if entry["trivial"] is not None), None),
+            "view": next((entry["view"] for entry in entries if entry.get("view") is not None), None),
             "seconds": round(sum(entry["seconds"] for entry in entries), 4),
             "stamp": entries[0]["stamp"],
         }

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from anomaly.errors import DataError
 from anomaly.evaluate.classify import UnknownClassError
 from anomaly.evaluate.intervals import wilson
+from anomaly.evaluate.subgroups import SubgroupRow
 from anomaly.evaluate.table import MetricRow, evaluate_scores, to_dicts, to_markdown
-from anomaly.records import NORMAL
+from anomaly.records import ABNORMAL, NORMAL, Float64, Int64
 from anomaly.runs import RECEIPT, read_json, write_json, write_text
-from anomaly.scans.manifest import parse_label
+from anomaly.workflows.beside_table import Entries, LabelFree, WithinSoftness, beside_table
+from anomaly.workflows.beside_table import to_markdown as beside_to_markdown
 from anomaly.workflows.box_evaluation import BoxEvaluation, evaluate_boxes
 from anomaly.workflows.box_evaluation import to_markdown as boxes_to_markdown
 from anomaly.workflows.classification import Classification, classify, to_dict
+from anomaly.workflows.given_labels import GivenLabels, read_labels
 from anomaly.workflows.journal import read_journal
+from anomaly.workflows.localisation import Localisation, localise
+from anomaly.workflows.localisation import to_markdown as localisation_to_markdown
 from anomaly.workflows.results import ScoreLine, flags, read_scores
 
 EVALUATION = "evaluation.json"
@@ -35,10 +38,17 @@ class Evaluation:
     alarms: dict[str, Any] | None
     """Share of normals flagged at the run's alpha: {alpha, flagged, normals, rate, low, high}."""
     notes: tuple[str, ...]
+    within_softness: WithinSoftness | None
+    """AUROC among films of like softness."""
+    label_free: LabelFree
+    subgroups: dict[str, list[SubgroupRow]]
+    """By column: classes, views, sexes, ages; empty where the scans are not told apart."""
     classification: Classification | None = None
     """How well the classes themselves are told apart; None where the method knows none, or no scan's is known."""
     boxes: BoxEvaluation | None = None
     """How well the boxes drawn lie; None where the method draws none, or no scan's own are known."""
+    localisation: Localisation | None = None
+    """How well the maps lie on lesions; None where none are known."""
 
 
 def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = None, n_boot: int = 2000) -> Evaluation:
@@ -46,20 +56,26 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
 
     Args:
         out: A folder written by `anomaly score`.
-        labels: A CSV with `scan_id` or `path`, and `label` (0, 1, normal, abnormal, empty); None for the labels the
-            run found in its manifest or class folders. The tables of a classifier keep the classes that the run found.
+        labels: A CSV as `given_labels.read_labels` takes it; None for the labels the run found in its manifest or class
+            folders. The tables of a classifier keep the classes that the run found.
         alpha: At which to count false alarms among the normals; None for the run's own.
         n_boot: Bootstrap replicates, resampling whole patients.
 
     Raises:
         DataError: Not a results folder, or a label file that does not fit it.
+        ModelError: The run's calibration is damaged.
     """
     lines = read_scores(out)
-    alpha = float(read_json(out / RECEIPT)["alpha"]) if alpha is None else alpha
+    facts = read_json(out / RECEIPT)
+    alpha = float(facts["alpha"]) if alpha is None else alpha
     scored = [line for line in lines if line.row.score is not None]
-    known = _labels(scored, labels)
-    kept = [(line, known[line.row.scan_id]) for line in scored if known.get(line.row.scan_id) is not None]
-    notes = []
+    if labels is None:
+        given = GivenLabels({line.row.scan_id: line.row.label for line in scored}, ())
+    else:
+        given = read_labels(labels, scored, name_files=not facts.get("hashed_paths"))
+    kept = [(line, label) for line in scored if (label := given.known[line.row.scan_id]) is not None]
+    entries = read_journal(out)
+    notes = list(given.notes)
     without = sum(line.row.patient is None for line, _ in kept)
     if without:
         notes.append(f"{without} scans carry no patient id and count as their own patient in the intervals.")
@@ -68,8 +84,9 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
         scores = np.array([line.row.score for line, _ in kept])
         groups = [line.row.patient or line.row.scan_id for line, _ in kept]
         rows = evaluate_scores(
-            truth, scores, groups, baselines=_baselines(out, [line for line, _ in kept]), n_boot=n_boot
+            truth, scores, groups, baselines=_baselines(entries, [line for line, _ in kept]), n_boot=n_boot
         )
+        notes += _doubts(truth, scores)
     else:
         rows = []
         notes.append("Not computable: no scan has a label. Give --labels CSV with the columns path and label.")
@@ -80,14 +97,23 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
         notes.append(f"No tables of classes. {error}")
     boxes = evaluate_boxes(out, scored, n_boot=n_boot)
     notes += [] if boxes is None else boxes.notes
+    told = [replace(line, row=replace(line.row, label=given.known[line.row.scan_id])) for line in scored]
+    localisation = localise(out, told, n_boot=n_boot)
+    notes += [] if localisation is None else localisation.notes
+    beside = beside_table(out, scored, kept, entries, n_boot=n_boot)
+    notes += beside.notes
     evaluation = Evaluation(
         rows,
         len(scored) - len(kept),
         len(lines) - len(scored),
         _alarms(kept, alpha),
         tuple(notes),
+        beside.within_softness,
+        beside.label_free,
+        beside.subgroups,
         classification,
         boxes,
+        localisation,
     )
     write_json(
         out / EVALUATION,
@@ -97,43 +123,36 @@ def evaluate(out: Path, *, labels: Path | None = None, alpha: float | None = Non
             "failed": evaluation.failed,
             "false_alarms": evaluation.alarms,
             "notes": list(notes),
+            **beside.to_dict(),
             "classification": None if classification is None else to_dict(classification),
             "boxes": None if boxes is None else boxes.to_dict(),
+            "localisation": None if localisation is None else localisation.to_dict(),
         },
     )
-    text = to_markdown(rows) if rows else "\n".join(notes)
-    write_text(out / "evaluation.md", text + ("" if boxes is None else f"\n\n{boxes_to_markdown(boxes)}") + "\n")
+    parts = [to_markdown(rows) if rows else "\n".join(notes), beside_to_markdown(beside)]
+    parts += [] if boxes is None else [boxes_to_markdown(boxes)]
+    parts += [] if localisation is None else [localisation_to_markdown(localisation)]
+    write_text(out / "evaluation.md", "\n\n".join(part for part in parts if part) + "\n")
     return evaluation
 
 
-def _labels(lines: list[ScoreLine], file: Path | None) -> dict[str, int | None]:
-    if file is None:
-        return {line.row.scan_id: line.row.label for line in lines}
-    try:
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as handle:
-            table = csv.DictReader(handle)
-            columns = table.fieldnames or ()
-            key = next((name for name in ("scan_id", "path") if name in columns), None)
-            if key is None or "label" not in columns:
-                raise DataError(f"{file} needs the columns path (or scan_id) and label; it has: {', '.join(columns)}.")
-            where = f"{file}, line"
-            given = {record[key]: parse_label(record["label"] or "", f"{where} {table.line_num}") for record in table}
-    except (OSError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"Cannot read the labels {file}: {reason}; give a CSV with the columns path and label."
-        ) from error
-    names = {line.row.scan_id: line.row.scan_id if key == "scan_id" else line.row.path for line in lines}
-    if given and given.keys().isdisjoint(names.values()):
-        raise DataError(
-            f"No {key} in {file} is one of this run's (the first is {next(iter(given))!r}): use those of scores.csv."
-        )
-    return {scan_id: given.get(name) for scan_id, name in names.items()}
+def _doubts(truth: Int64, scores: Float64) -> list[str]:
+    """Say what stands in the way of a figure that means something: labels int64 (N,), scores float64 (N,)."""
+    doubts = [
+        f"Not computable: no scan is labelled {name}, and one class alone shows no separation."
+        for label, name in ((NORMAL, "normal"), (ABNORMAL, "abnormal"))
+        if not np.any(truth == label)
+    ]
+    distinct = len(np.unique(scores))
+    if len(scores) > 1 and distinct == 1:
+        doubts.append(f"All {len(scores)} scores are equal: they say nothing, and an AUROC of 0.5 is of ties alone.")
+    elif 2 * distinct <= len(scores):
+        doubts.append(f"Only {distinct} distinct scores among {len(scores)} scans: ties count one half.")
+    return doubts
 
 
-def _baselines(out: Path, lines: list[ScoreLine]) -> dict[str, Any]:
+def _baselines(entries: Entries, lines: list[ScoreLine]) -> dict[str, Float64]:
     """Return the trivial statistics of these scans, leaving out any that is the same for all of them."""
-    entries = read_journal(out)
     trivial = [(entries.get(line.row.scan_id) or {}).get("trivial") for line in lines]
     known = [values for values in trivial if values is not None]
     if len(known) < len(lines) or not known:
@@ -142,7 +161,7 @@ def _baselines(out: Path, lines: list[ScoreLine]) -> dict[str, Any]:
     return {name: values for name, values in columns.items() if np.ptp(values) > 0}
 
 
-def _alarms(kept: list[tuple[ScoreLine, int | None]], alpha: float) -> dict[str, Any] | None:
+def _alarms(kept: list[tuple[ScoreLine, int]], alpha: float) -> dict[str, Any] | None:
     p_values = [line.row.p_value for line, label in kept if label == NORMAL and line.row.p_value is not None]
     if not p_values:
         return None

@@ -17,7 +17,7 @@ from anomaly.errors import DataError, UsageError
 from anomaly.prepare.cache import open_cache
 from anomaly.records import Float32, Float64, Prepared, ResultRow, ScanFile
 from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
-from anomaly.scans.quality import EXCLUDING
+from anomaly.scans.quality import excluding
 from anomaly.scans.walk import list_scans
 from anomaly.workflows.attention import ATTENDED
 from anomaly.workflows.box_tables import BOXED, BOXES, SHAPE, true_boxes, write_boxes, write_true_boxes
@@ -35,9 +35,10 @@ from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.reading import Outcome, read_files
 from anomaly.workflows.results import FAILED, SCORED, flags, write_scores
 from anomaly.workflows.splits import files_of_split, with_splits
+from anomaly.workflows.truth_masks import forget_true_masks, lesion_masks, write_true_masks
 from anomaly.workflows.tsne import TSNE
 
-_BESIDE = ("trivial", "seconds", "stamp", "features", BOXES, SHAPE)
+_BESIDE = ("trivial", "view", "seconds", "stamp", "features", BOXES, SHAPE)
 """What a line of the journal says beside the row."""
 DERIVED = (EVALUATION, "evaluation.md", "report.html", TSNE, PREDICTIONS, *CLASSIFIED, *ATTENDED, *BOXED)
 """Files made of a run's results, which no longer hold once it goes on."""
@@ -47,8 +48,8 @@ DERIVED = (EVALUATION, "evaluation.md", "report.html", TSNE, PREDICTIONS, *CLASS
 class Scored:
     """One scan's row, with what its pictures and its baselines need; all None when it failed.
 
-    `features` float32 (F,), None where the method has none. `boxes` float64 (n, 5): x, y, w, h in pixels of the film,
-    of the (H, W) `shape`, and confidence, best first; both None where the method draws none.
+    `features` float32 (F,), None where the method has none. `shape` is the film's (H, W), `boxes` float64 (n, 5): x, y,
+    w, h in its pixels and confidence, best first; None where the method draws none. `view` is the projection.
     """
 
     row: ResultRow
@@ -57,6 +58,7 @@ class Scored:
     features: Float32 | None = None
     boxes: Float64 | None = None
     shape: tuple[int, int] | None = None
+    view: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
     if ready:
         images, inside = _stacked(ready)
         output = model.detector.score(images, inside=inside)
+    against = excluding(model.preparation.config.channels)
     index = 0
     for outcome in outcomes:
         file = outcome.file
@@ -134,16 +137,17 @@ def _score_chunk(model: Model, outcomes: Sequence[Outcome]) -> Iterator[Scored]:
             p_value=model.calibration.p_value(score),
             warnings=(
                 *outcome.prepared.warnings,
-                *(f"{f.name}: {f.detail}" for f in outcome.findings.flags if f.name in EXCLUDING),
+                *(f"{f.name}: {f.detail}" for f in outcome.findings.flags if f.name in against),
             ),
             terms={name: float(values[index]) for name, values in output.terms.items()},
         )
         found = outcome.findings
         features = None if output.features is None else output.features[index]
-        scored = Scored(row, make_panel(found.film, outcome.prepared, output, index), found.trivial, features)
+        panel = make_panel(found.film, outcome.prepared, output, index)
+        way = outcome.prepared.geometry
+        scored = Scored(row, panel, found.trivial, features, shape=way.film_shape, view=outcome.view)
         if output.boxes is not None:
-            way = outcome.prepared.geometry
-            scored = replace(scored, boxes=to_film_boxes(output.boxes[index], way), shape=way.film_shape)
+            scored = replace(scored, boxes=to_film_boxes(output.boxes[index], way))
         yield scored
         index += 1
 
@@ -199,7 +203,9 @@ def score(
     classes = model.detector.classes
     if isinstance(model.detector.config, SupervisedConfig) and classes:
         files = [as_known(file, model.detector.config.classes, classes) for file in files]
-    truths, remarks = true_boxes(listing.files, files) if model.detector.boxes else ([], [])
+    boxes, remarks = true_boxes(listing.files, files)
+    masks, doubts = lesion_masks(listing, files)
+    remarks += doubts
     claim_folder(output, command="score", resume=resume, overwrite=overwrite, inputs=(scans, model_path))
     files = [disguise(file) for file in files] if hash_paths else files
     facts: dict[str, Any] = {
@@ -244,8 +250,10 @@ def score(
                 write_predictions(output, rows, classes)
             if model.detector.boxes:
                 write_boxes(output, rows, journal.entries)
-                known = {file.scan_id: boxes for file, boxes in zip(files, truths, strict=True) if boxes is not None}
-                remarks += write_true_boxes(output, rows, known, journal.entries)
+            boxed = {file.scan_id: own for file, own in zip(files, boxes, strict=True) if own is not None}
+            masked = {file.scan_id: own for file, own in zip(files, masks, strict=True) if own is not None}
+            remarks += write_true_boxes(output, rows, boxed, journal.entries)
+            remarks += write_true_masks(output, rows, masked, journal.entries)
         if draw:
             draw_heatmaps(output, on_progress=on_progress)
             write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
@@ -294,13 +302,15 @@ def _run(
         now = time.monotonic()
         beside: dict[str, Any] = {
             "trivial": scored.trivial,
+            "view": scored.view,
             "seconds": round(now - last, 4),
             "stamp": stamps[row.scan_id],
+            SHAPE: scored.shape,
         }
         if scored.features is not None:
             beside["features"] = pack_features(scored.features)
         if scored.boxes is not None:
-            beside |= {BOXES: scored.boxes.tolist(), SHAPE: scored.shape}
+            beside[BOXES] = scored.boxes.tolist()
         pending.append({**asdict(row), **beside})
         last = now
         if len(pending) >= model.detector.config.score_batch:
@@ -321,6 +331,7 @@ def _forget_changed(output: Path, journal: Journal, stamps: Mapping[str, list[in
     """Drop what an earlier run says of files that failed, are gone or no longer the same; and what rested on it."""
     for derived in DERIVED:
         (output / derived).unlink(missing_ok=True)
+    forget_true_masks(output)
     stale = [
         scan_id
         for scan_id, entry in journal.entries.items()

@@ -26,6 +26,10 @@ def test_method_first_then_baselines_on_the_same_resamples() -> None:
     assert method.auroc == metrics.auroc(Y, S)
     assert method.average_precision == metrics.average_precision(Y, S)
     assert method.sensitivity_at_95_specificity == metrics.sensitivity_at_specificity(Y, S)
+    assert method.fpr_at_95_sensitivity == metrics.fpr_at_sensitivity(Y, S)
+    assert method.f1_max_oracle == metrics.f1_max(Y, S)
+    fpr = bootstrap(metrics.fpr_at_sensitivity_of, Y, S, PATIENTS, n=200, seed=5)
+    assert method.fpr_at_95_sensitivity_interval == fpr
     assert method.auroc_interval == bootstrap(metrics.auroc_of, Y, S, PATIENTS, n=200, seed=5)
     assert dark.auroc_interval == bootstrap(metrics.auroc_of, Y, -DARK, PATIENTS, n=200, seed=5)
     assert dark.auroc == pytest.approx(1 - metrics.auroc(Y, DARK), abs=1e-12)
@@ -45,7 +49,7 @@ def test_one_class_gives_rows_that_say_so(label: int, note: str) -> None:
     rows = evaluate_scores(np.full(200, label), S, PATIENTS, baselines={"mean": DARK})
     assert len(rows) == 2
     for row in rows:
-        assert row.auroc is row.auroc_interval is row.average_precision is row.direction is None
+        assert row.auroc is row.auroc_interval is row.average_precision is row.f1_max_oracle is row.direction is None
         assert row.note == f"not computable: {note}"
         assert row.n_normal + row.n_abnormal == 200
     assert f"not computable: {note}" in to_markdown(rows)
@@ -62,9 +66,11 @@ def test_markdown_is_one_table_whatever_the_names() -> None:
     rows = evaluate_scores(Y, S, PATIENTS, baselines={"a|b\nc": DARK}, n_boot=20, name="anogan")
     lines = to_markdown(rows).split("\n")
     assert len(lines) == 4
-    assert {line.replace(r"\|", "").count("|") for line in lines} == {11}
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {13}
     assert lines[2].startswith("| anogan | 100 | 100 | 100 | 0.500 | 0.")
     assert r"| a\|b c |" in lines[3]
+    assert "| FPR at 95 % sensitivity | F1-max (oracle) |" in lines[0]
+    assert f"| {rows[0].f1_max_oracle:.3f} | higher |" in lines[2]
 
 
 def test_dicts_go_to_json_and_back() -> None:
