@@ -2,8 +2,9 @@
 
     python benchmarks/figures.py
 
-Writes docs/results.md, configs/dev_auroc.json (what `anomaly models` prints) and the README's block between the
-`figures` marks. A test holds them equal to the results, so a figure in the text cannot drift from its file.
+Writes docs/results.md, configs/dev_auroc.json (what `anomaly models` prints), configs/times.json (what `anomaly compare
+--dry-run` goes by) and the README's block between the `figures` marks. A test holds them equal to the results, so a
+figure in the text cannot drift from its file.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any
 import figures_ablation
 import figures_anogan
 import figures_atlas
+import figures_boxes
+import figures_compare
+import figures_evaluate
 import figures_frozen
 import figures_robust
 import figures_scans
@@ -157,9 +161,9 @@ def readme_block() -> str:
         *_readme_phantoms(),
         *figures_supervised.readme_rows(),
     ]
-    return "\n".join(
-        [*lines, "", *_readme_anogan(), *_readme_asked(), *figures_frozen.readme(), *figures_segment.readme(), END]
-    )
+    asked = [*_readme_anogan(), *_readme_asked(), *figures_frozen.readme()]
+    beside = [*figures_segment.readme(), *figures_boxes.readme(), *figures_compare.readme()]
+    return "\n".join([*lines, "", *asked, *beside, END])
 
 
 def _readme_anogan() -> list[str]:
@@ -281,9 +285,12 @@ def results_page() -> str:
         *anogan,
         *figures_frozen.page(),
         *figures_supervised.page(),
+        *figures_compare.page(),
         *figures_segment.page(),
+        *figures_boxes.page(),
         *phantoms(),
         *figures_scans.page(),
+        *figures_evaluate.page(),
         *speed(),
         *figures_atlas.speed(),
     ]
@@ -302,10 +309,11 @@ def main() -> None:
     parser(__doc__).parse_args()
     (ROOT / "docs").mkdir(exist_ok=True)
     (ROOT / "docs" / "results.md").write_text(results_page(), encoding="utf-8")
-    (ROOT / "configs" / "dev_auroc.json").write_text(json.dumps(dev_auroc(), indent=2) + "\n", encoding="utf-8")
+    for name, figures in (("dev_auroc", dev_auroc()), ("times", figures_compare.times())):
+        (ROOT / "configs" / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     readme = ROOT / "README.md"
     readme.write_text(with_block(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    print("docs/results.md, configs/dev_auroc.json and README.md are up to date")
+    print("docs/results.md, configs/*.json and README.md are up to date")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from frozen_runs import imported_weights
 from anomaly.config import Recipe, load_recipe
 from anomaly.evaluate.intervals import paired_difference
 from anomaly.evaluate.table import evaluate_scores, to_dicts
+from anomaly.runs import read_json
 from anomaly.workflows.fit import fit, resolve
 from anomaly.workflows.progress import PlainTicker
 
@@ -45,6 +46,11 @@ class Cell:
         """Whether films are registered."""
         return self.recipe in REGISTERED and self.lungs != "crop"
 
+    @property
+    def run(self) -> Path:
+        """Where it is fitted."""
+        return FOLDER / f"{self.recipe}-{self.lungs}"
+
     def settings(self) -> Recipe:
         """Return the recipe with every setting written out."""
         changes = [f"prepare.lungs={self.lungs}"]
@@ -54,8 +60,7 @@ class Cell:
 
     def films(self, data: Path) -> Films:
         """Fit and score, unless that is done, and return the scored films of dev."""
-        run = FOLDER / f"{self.recipe}-{self.lungs}"
-        recipe = self.settings()
+        run, recipe = self.run, self.settings()
         if (run / "config.yaml").is_file() and load_recipe(None, run / "config.yaml") != recipe:
             raise SystemExit(f"{run} was fitted with other settings: remove it to measure the recipe as it is now")
         if not (run / "model" / "model.json").is_file():
@@ -82,7 +87,10 @@ def told(recipe: str, data: Path) -> dict[str, Any]:
         if found.paths != whole.paths:
             raise SystemExit("cells were scored on different films")
         row = to_dicts(evaluate_scores(found.labels, found.scores, found.patients, name=recipe))[0]
-        figures["rows"][lungs] = {"row": row, "registered": Cell(recipe, lungs).registered}
+        cell = Cell(recipe, lungs)
+        receipt = read_json(cell.run / "receipt.json")
+        cost = {"trained_on": receipt["trained"], "seconds": receipt["seconds"]}
+        figures["rows"][lungs] = {"row": row, "registered": cell.registered, **cost}
         if lungs != "none":
             apart = paired_difference(found.labels, found.scores, whole.scores, found.patients)
             figures["minus_whole"][lungs] = {"difference": apart.difference, **bounds(apart.interval)}

@@ -16,12 +16,12 @@ from common import parser
 
 ORDER = (
     *("startup.py", "throughput.py", "memory.py", "fuzz.py", "inspect_kermany.py", "duplicates.py", "quality.py"),
-    *("demo_time.py", "phantoms.py", "inpaint.py"),
+    *("demo_time.py", "phantoms.py", "inpaint.py", "coverage.py", "evaluate_speed.py"),
     *("atlas.py", "atlas.py --speed", "atlas_transfer.py", "atlas_grid.py", "atlas_ideas.py", "atlas_shortcuts.py"),
     *("anogan_ablation.py --train all", "anogan_ablation.py --train rsna-default --steps 12000", "anogan_ablation.py"),
     *("anogan_default.py", "search_time.py"),
     *("frozen.py", "frozen.py --memory", "anomalib_parity.py", "anomalib_speed.py"),
-    *("supervised.py", "unet.py", "lungs_input.py", "retinanet.py"),
+    *("supervised.py", "unet.py", "lungs_input.py", "retinanet.py", "compare.py"),
     "figures.py",
 )
 

@@ -43,6 +43,11 @@ def test_figures_of_the_recipes_are_what_the_results_say(figures):
     assert json.loads((ROOT / "configs" / "dev_auroc.json").read_text(encoding="utf-8")) == figures.dev_auroc()
 
 
+def test_times_of_the_recipes_are_what_the_results_say(figures):
+    told = json.loads((ROOT / "configs" / "times.json").read_text(encoding="utf-8"))
+    assert told == figures.figures_compare.times()
+
+
 def test_figures_in_the_readme_are_what_the_results_say(figures):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert figures.readme_block() in readme
@@ -202,6 +207,19 @@ def test_a_map_leads_the_usual_place_by_the_difference_of_their_rows(benchmark_o
 )
 def test_what_is_said_of_the_twin_is_what_the_interval_says(benchmark_of, low, high, says):
     assert says in benchmark_of("figures_ablation").verdict({"low": low, "high": high})
+
+
+def test_whether_the_lungs_alone_help_is_what_the_intervals_say(benchmark_of):
+    rows = {lungs: {"registered": lungs != "crop"} for lungs in ("none", "mask", "crop")}
+    apart = {"mask": (0.02, 0.01, 0.03), "crop": (-0.1, -0.2, -0.05)}
+    minus = {lungs: dict(zip(("difference", "low", "high"), told, strict=True)) for lungs, told in apart.items()}
+    unsure = {**minus, "mask": {"difference": 0.02, "low": -0.01, "high": 0.05}}
+    recipes = {"a": {"rows": rows, "minus_whole": minus}, "b": {"rows": rows, "minus_whole": unsure}}
+    said = benchmark_of("figures_segment")._answer(recipes)
+    assert "Of 4 comparisons" in said
+    assert "helps in 1 (`a` masked +0.020" in said
+    assert "harms in 2 (`a` cropped and unregistered -0.100" in said
+    assert "can be told in 1 (`b` masked" in said
 
 
 def test_what_was_not_measured_is_said(benchmark_of, tmp_path, monkeypatch):
