@@ -31,6 +31,12 @@ MEANINGS = {
 EXCLUDING = frozenset(MEANINGS) - {"marker"}
 """What `fit --exclude-flagged` leaves out; most normal films carry a letter, and `prepare.markers` deals with those."""
 
+
+def excluding(channels: int) -> frozenset[str]:
+    """Return the flags that speak against a film: all of `EXCLUDING`, but colour where a model sees 3 channels."""
+    return EXCLUDING - {"colour"} if channels == 3 else EXCLUDING
+
+
 _SMALL = 64  # the square the shipped recipes see: a shorter side would have to be made up
 _ASPECT = 2.0  # detectors are 35 x 43 cm, a ratio of 1.23
 _CHROMA, _CHROMA_SHARE = 0.1, 0.1  # a stain or a coloured stamp is no colour photograph

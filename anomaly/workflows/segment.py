@@ -16,7 +16,7 @@ from anomaly.heatmaps import write_png
 from anomaly.prepare.cache import open_cache
 from anomaly.records import ScanFile
 from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, sha256_of
-from anomaly.scans.quality import EXCLUDING
+from anomaly.scans.quality import excluding
 from anomaly.scans.walk import list_scans
 from anomaly.segmenters.curve import cut
 from anomaly.workflows.disguise import disguise, stamp_of
@@ -106,6 +106,7 @@ def segment_files(
 def _segment_chunk(segmenter: Segmenter, outcomes: Sequence[Outcome], seen: Set[str]) -> Iterator[Segmented]:
     ready = [outcome.prepared for outcome in outcomes if outcome.prepared is not None]
     found = segmenter.unet.chances(np.stack([film.image for film in ready])) if ready else np.empty(0, np.float32)
+    against = excluding(segmenter.preparation.config.channels)
     index = 0
     for outcome in outcomes:
         file = outcome.file
@@ -116,7 +117,7 @@ def _segment_chunk(segmenter: Segmenter, outcomes: Sequence[Outcome], seen: Set[
         geometry = outcome.prepared.geometry
         chances = found[index].astype(np.float16)  # what is kept is what the mask is made of
         mask = cut(chances_on_film(chances.astype(np.float32), geometry), segmenter.unet.threshold)
-        flags = [f"{flag.name}: {flag.detail}" for flag in outcome.findings.flags if flag.name in EXCLUDING]
+        flags = [f"{flag.name}: {flag.detail}" for flag in outcome.findings.flags if flag.name in against]
         row = replace(
             row,
             status=SEGMENTED,

@@ -178,7 +178,9 @@ def test_a_box_outside_its_film_stops_a_fit_before_the_training(films: Path, tmp
     rows = lines(films / "boxes.csv")
     text = "path,x,y,w,h\n" + "".join(f"{row['path']},{row['x']},{row['y']},900,{row['h']}\n" for row in rows)
     assert "reaches out of the film" in refused(films, tmp_path, text)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert (tmp_path / "run").is_dir(), "a film's size is known when it is read"
+    for made in ("checkpoints", "history.csv", "model"):
+        assert not (tmp_path / "run" / made).exists()
 
 
 def test_a_fit_remembers_its_boxes(run: Path) -> None:

@@ -377,6 +377,17 @@ def test_masks_of_another_size_are_refused_before_training(films: Path, tmp_path
     assert "nothing is left on a square of 32" in ran.err
 
 
+def test_masks_of_another_size_stop_an_evaluation(applied: Path, unseen: Path, tmp_path: Path) -> None:
+    out, masks = copy(applied, tmp_path / "out"), copy(unseen / "lung_masks", tmp_path / "masks")
+    path = sorted((masks / "normal").iterdir())[0]
+    for size in ((40, 50), (60, 40)):
+        cv2.imwrite(str(path), np.eye(*size, dtype=np.uint8) * 255)
+        ran = anomaly("segment", "evaluate", out, "--masks", masks)
+        assert (ran.code, f"{path} is {size[1]} x {size[0]}" in ran.err) == (4, True), ran.err
+    assert not (out / "evaluation.json").exists()
+    assert not (out / "dice.csv").exists()
+
+
 def test_models_and_folders_of_the_wrong_kind_are_refused(
     run: Path, applied: Path, unseen: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from anomaly.scans.layouts.names import film_of_mask, is_mask_folder
 _NOTES = (
     "melanocytic naevi (nv) are taken as normal and every other diagnosis as abnormal, though bkl, df and vasc are "
     "benign too; other labels go into a manifest.csv",
-    "these are colour pictures: fit with --set prepare.channels=3",
+    "these are colour pictures: a fit sees their colours with --set prepare.channels=3",
     "HAM10000 is for non-commercial use only (CC BY-NC 4.0)",
 )
 
