@@ -43,14 +43,16 @@ def speed() -> list[str]:
     result = read_result("evaluate_speed")
     if not result:
         return []
+    load, cores = result["load_average"], result["machine"]["cores"]
+    beside = f" Other work ran beside it (load average {load:.0f})." if load > cores else ""
     return [
         "## How long an evaluation takes",
         "",
         f"`anomaly evaluate` on {result['films']:,} scans of {result['patients']:,} patients, {result['replicates']:,} "
         f"bootstrap replicates, {result['baselines']} trivial",
         f"baselines, {result['subgroups']} subgroups: {result['best_wall_seconds']:.0f} s on "
-        f"{result['machine']['cores']} cores ({min(result['processor_seconds']):.0f} s of processor time), "
-        f"{result['peak_bytes'] / 2**20:,.0f} MiB at most.",
+        f"{cores} cores ({min(result['processor_seconds']):.0f} s of processor time), "
+        f"{result['peak_bytes'] / 2**20:,.0f} MiB at most.{beside}",
         "",
         f"    {result['command']}",
         "",

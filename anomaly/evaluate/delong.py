@@ -121,16 +121,20 @@ def contrast(found: DeLong, weights: ArrayLike, *, level: float = 0.95) -> Contr
 
 def _components(labels: ArrayLike, scores: ArrayLike) -> tuple[Float64, Float64]:
     """Return V10, float64 (m,), and V01, float64 (n,), of one score."""
-    from scipy.stats import rankdata
-
     truth, values = check(labels, scores)
     sick = truth == ABNORMAL
-    among_all = rankdata(values)
+    among_all = _midranks(values)
     m, n = int(sick.sum()), int((~sick).sum())
     # Sun & Xu, equations 5 and 6: a film's midrank among all, less that among its own class, counts the other class.
-    below = (among_all[sick] - rankdata(values[sick])) / n
-    above = 1.0 - (among_all[~sick] - rankdata(values[~sick])) / m
+    below = (among_all[sick] - _midranks(values[sick])) / n
+    above = 1.0 - (among_all[~sick] - _midranks(values[~sick])) / m
     return below, above
+
+
+def _midranks(values: Float64) -> Float64:
+    """Ranks from 1, tied values sharing the mean of theirs: float64 (N,) -> (N,)."""
+    _, index, films = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray(np.cumsum(films) - 0.5 * (films - 1), dtype=np.float64)[index]
 
 
 def _covariance(part: Float64) -> Float64:

@@ -126,12 +126,11 @@ def compared(difference: float, values: Float64, patients: int, level: float = 0
     Raises:
         UsageError: `level` out of range.
     """
-    from scipy.stats import norm
-    from scipy.stats import t as student
+    from scipy.special import ndtri, stdtr  # not scipy.stats, which takes seconds to import
 
     tails = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
     share = min(0.5, (1 + tails) / (len(values) + 1))
-    p_value = 2.0 * float(student.cdf(norm.ppf(share) / math.sqrt(patients / (patients - 1)), patients - 1))
+    p_value = 2.0 * float(stdtr(patients - 1, ndtri(share) / math.sqrt(patients / (patients - 1))))
     return PairedDifference(difference, percentile(values, patients, level), p_value)
 
 
@@ -169,11 +168,10 @@ def percentile(values: Float64, patients: int, level: float = 0.95) -> Interval:
     Raises:
         UsageError: `level` out of range.
     """
-    from scipy.stats import norm
-    from scipy.stats import t as student
+    from scipy.special import ndtr, stdtrit
 
     # Hesterberg 2015, section 5.3: alpha' / 2 = Phi(-sqrt(m / (m - 1)) t_{alpha / 2, m - 1})
-    tail = float(norm.cdf(math.sqrt(patients / (patients - 1)) * student.ppf(_tail(level), patients - 1)))
+    tail = float(ndtr(math.sqrt(patients / (patients - 1)) * stdtrit(patients - 1, _tail(level))))
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return Interval(float(low), float(high), level, len(values))
 
@@ -220,12 +218,12 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
         DataError: no trials, or `k` outside [0, n].
         UsageError: `level` out of range.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     _trials(k, n)
     tail = _tail(level)
-    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1.0 - tail, k + 1, n - k))
+    low = 0.0 if k == 0 else float(betaincinv(k, n - k + 1, tail))
+    high = 1.0 if k == n else float(betaincinv(k + 1, n - k, 1.0 - tail))
     return Interval(low, high, level, 0)
 
 

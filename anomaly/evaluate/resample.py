@@ -190,14 +190,14 @@ def _resamples(labels: Int64, patients: Int64, n: int, seed: int) -> Iterator[Fl
     films = np.bincount(patients)
     sick = np.bincount(patients, weights=labels)
     mixed = bool(np.any((sick > 0) & (sick < films)))
-    strata = [np.arange(len(films))] if mixed else [np.flatnonzero(sick == 0), np.flatnonzero(sick > 0)]
+    # All patients as a slice: it is several times as fast as their numbers.
+    strata: list[slice | Int64] = [slice(None)] if mixed else [np.flatnonzero(sick == 0), np.flatnonzero(sick > 0)]
+    sizes = [len(films[stratum]) for stratum in strata]
     for _ in range(n):
         while True:
             counts = np.zeros(len(films))
-            for stratum in strata:
-                counts[stratum] = np.bincount(
-                    rng.integers(0, max(len(stratum), 1), len(stratum)), minlength=len(stratum)
-                )
+            for stratum, size in zip(strata, sizes, strict=True):
+                counts[stratum] = np.bincount(rng.integers(0, max(size, 1), size), minlength=size)
             if not mixed or 0 < counts @ sick < counts @ films:
                 break
         yield counts
