@@ -17,8 +17,9 @@ from typing import Any
 from anomaly.calibrate import CALIBRATION
 from anomaly.errors import DataError, UsageError
 from anomaly.records import ResultRow, ScanFile
-from anomaly.runs import RECEIPT, claim_folder, read_json, receipt
+from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, write_bytes
 from anomaly.scans.walk import list_scans
+from anomaly.workflows.box_tables import SHAPE, TRUE
 from anomaly.workflows.draw import draw_heatmaps
 from anomaly.workflows.journal import JOURNAL, Journal, read_journal
 from anomaly.workflows.members import Ensemble, Member, find_members
@@ -27,6 +28,7 @@ from anomaly.workflows.progress import Ticker, silent
 from anomaly.workflows.results import FAILED, SCORED, SCORES, flags, read_scores, write_scores
 from anomaly.workflows.score import DERIVED, ScoreSummary, score
 from anomaly.workflows.splits import files_of_split
+from anomaly.workflows.truth_masks import TRUTH
 
 MEMBERS = "members"
 
@@ -170,7 +172,7 @@ def _forget(output: Path) -> None:
     """Remove what an earlier leg made of its members' results; theirs stay."""
     for name in (SCORES, CALIBRATION, JOURNAL, *DERIVED):
         (output / name).unlink(missing_ok=True)
-    for name in ("panels", "heatmaps"):
+    for name in ("panels", "heatmaps", TRUTH):
         if (output / name).is_dir():
             shutil.rmtree(output / name)
 
@@ -194,11 +196,20 @@ def _together(output: Path, together: Ensemble, alpha: float, on_progress: Ticke
             _join_panels(output, together, folders, row.scan_id)
         on_progress(done, len(found), "joining maps")
     Journal(output).append([{**asdict(row), **beside} for row, beside in found])
+    _take_truth(output, folders[0])
     rows = [row for row, _ in found]
     write_scores(output, rows, alpha=alpha)
     draw_heatmaps(output, on_progress=on_progress)
     write_scores(output, rows, alpha=alpha)  # once more: now it can name the pictures
     return rows
+
+
+def _take_truth(output: Path, member: Path) -> None:
+    """Copy what is known of lesions from a member's results: every member scored the same films."""
+    if (member / TRUE).is_file():
+        write_bytes(output / TRUE, (member / TRUE).read_bytes())
+    for mask in sorted((member / TRUTH).glob("*.png")):
+        write_bytes(output / TRUTH / mask.name, mask.read_bytes())
 
 
 def _rows(together: Ensemble, folders: Sequence[Path]) -> list[tuple[ResultRow, dict[str, Any]]]:
@@ -212,6 +223,7 @@ def _rows(together: Ensemble, folders: Sequence[Path]) -> list[tuple[ResultRow, 
         entries = [journal[scan_id] for journal in journals if scan_id in journal]
         beside = {
             "trivial": next((entry["trivial"] for entry in entries if entry["trivial"] is not None), None),
+            SHAPE: next((entry[SHAPE] for entry in entries if entry.get(SHAPE) is not None), None),
             "view": next((entry["view"] for entry in entries if entry.get("view") is not None), None),
             "seconds": round(sum(entry["seconds"] for entry in entries), 4),
             "stamp": entries[0]["stamp"],

@@ -73,6 +73,8 @@ def films(phantoms: Path, model: Path, tmp_path_factory: pytest.TempPathFactory)
     for path in (*held_out[:2], *abnormal[:2]):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(phantoms / path, folder / path)
+    boxes = [f"{path},100,100,80,80" for path in abnormal[:2]]
+    (folder / "boxes.csv").write_text("\n".join(["path,x,y,w,h", *boxes]) + "\n", encoding="utf-8")
     return folder
 
 
@@ -251,6 +253,8 @@ def test_what_reads_a_results_folder_reads_this_one(together: Path, tmp_path: Pa
     ran = anomaly("evaluate", out)
     assert ran.code == 0, ran.err
     assert "border_brightness" in ran.out
+    places = read_json(out / "evaluation.json")["localisation"]
+    assert (places["measured"], places["normal"]) == (2, 2)  # the boxes that the films came with
     assert anomaly("report", out).code == 0
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "ensemble (a, b)" in page
