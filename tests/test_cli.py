@@ -116,11 +116,11 @@ def test_json_is_all_there_is_on_stdout(films: Path, tmp_path: Path) -> None:
     assert json.loads(fit.out)["trained"] == 12
     score = run_apart("score", films, "-m", tmp_path / "r", "-o", tmp_path / "o", "--json")
     assert json.loads(score.out)["scored"] == 20
-    assert json.loads(run_apart("evaluate", tmp_path / "o", "--json").out)["rows"] == []
-    named = [model["name"] for model in json.loads(run_apart("models", "--json").out)]
+    assert json.loads(run("evaluate", tmp_path / "o", "--json").out)["rows"] == []
+    named = [model["name"] for model in json.loads(run("models", "--json").out)]
     assert {name for name in named if ":" not in name} == set(recipe_names())
     assert "anomalib:Stfpm" in named
-    assert json.loads(run_apart("doctor", "--json").out)["versions"]["anomaly"] == anomaly.__version__
+    assert json.loads(run("doctor", "--json").out)["versions"]["anomaly"] == anomaly.__version__
     for ran in (fit, score):
         assert ran.code == 0
         assert "\x1b" not in ran.out + ran.err

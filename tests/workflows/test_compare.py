@@ -170,7 +170,7 @@ def test_refuses_before_anything_is_fitted(
 def test_dry_run_reads_and_writes_nothing(phantoms: Path, tmp_path: Path) -> None:
     ran = anomaly("compare", phantoms, "--detectors", "pixel-stats,atlas", "-o", tmp_path / "out", "--dry-run")
     assert ran.code == 0
-    assert "about 28 films to learn from, 14 to test on (0.3 of the patients, drawn)" in ran.out
+    assert "about 28 normal and 6 abnormal films to learn from, 14 to test on (0.3 of the patients, drawn)" in ran.out
     assert "pixel-stats: learns from normals alone, seed 0" in ran.out
     assert not (tmp_path / "out").exists()
 

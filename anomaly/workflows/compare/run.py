@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly.errors import DataError, UsageError
-from anomaly.records import NORMAL
+from anomaly.records import ABNORMAL, NORMAL
 from anomaly.runs import RECEIPT, claim_folder, read_json, receipt, write_json, write_table
 from anomaly.scans.walk import Listing, list_scans
 from anomaly.workflows.compare.entrants import Cell, Entrant, entrants
@@ -33,7 +33,9 @@ class Plan:
     published: str | None
     share: float
     """Of the patients, to draw a test set from; 0 where one is published."""
-    train: int
+    normals: int
+    abnormal: int
+    """Films to learn from; only those that learn from labels see the abnormal ones."""
     test: int
     done: tuple[str, ...]
     """Cells that are finished already."""
@@ -41,18 +43,20 @@ class Plan:
     def lines(self) -> list[str]:
         """Return the plan in words, a line each."""
         told = f"the published split {self.published}" if self.published else f"{self.share:g} of the patients, drawn"
-        lines = [f"about {self.train} films to learn from, {self.test} to test on ({told})"]
-        known = 0.0
+        learnt = f"about {self.normals} normal and {self.abnormal} abnormal films to learn from"
+        lines = [f"{learnt}, {self.test} to test on ({told})"]
+        known: list[float] = []
         for entrant in self.entrants:
             left = [cell for cell in entrant.cells if cell.name not in self.done]
-            took = entrant.seconds(self.train, self.test)
+            took = entrant.seconds(self.normals + self.abnormal * entrant.supervised, self.test)
             share = len(left) / len(entrant.cells)
-            known += (took or 0.0) * share
+            known += [] if took is None else [took * share]
             said = "no committed time to go by" if took is None else f"about {seconds(took * share)}"
             seeds = ", ".join(str(cell.recipe.seed) for cell in entrant.cells)
             kind = "learns from labels" if entrant.supervised else "learns from normals alone"
             lines.append(f"  {entrant.name}: {kind}, seed {seeds}: {said if left else 'done'}")
-        return [*lines, f"about {seconds(known)} in all on 2 cores, of what has a committed time"]
+        total = f"about {seconds(sum(known))} in all on 2 cores, of what has a committed time"
+        return [*lines, total] if known else lines
 
 
 def plan(listing: Listing, published: str | None, taking: Sequence[Entrant], test: float | None, output: Path) -> Plan:
@@ -65,13 +69,13 @@ def plan(listing: Listing, published: str | None, taking: Sequence[Entrant], tes
         raise UsageError(f"{listing.root} publishes the split {published} to test on: leave out --test.")
     share = 0.0 if published else DRAWN if test is None else test
     usable = [file for file in listing.files if file.set_aside is None and file.label is not None]
-    supervised = any(entrant.supervised for entrant in taking)
-    learnt = [file for file in usable if is_train(file) and (supervised or file.label == NORMAL)]
+    learnt = [file.label for file in usable if is_train(file)]
     tested = [file for file in usable if not is_train(file)]
-    drawn = round(share * sum(is_train(file) for file in usable))
+    normals, abnormal = (round((1 - share) * learnt.count(label)) for label in (NORMAL, ABNORMAL))
     cells = [cell for entrant in taking for cell in entrant.cells]
     done = tuple(cell.name for cell in cells if is_done(output / CELLS / cell.name))
-    return Plan(tuple(taking), published, share, round((1 - share) * len(learnt)), len(tested) or drawn, done)
+    test_films = len(tested) or len(learnt) - normals - abnormal
+    return Plan(tuple(taking), published, share, normals, abnormal, test_films, done)
 
 
 def compare(
