@@ -38,6 +38,7 @@ _CHIP_GREY = 112  # the colour bar lies on this grey, so its colours are those s
 _PAGE, _INK, _FAINT = (17, 17, 19), (232, 232, 234), (152, 152, 158)
 _MARGIN, _HEADER, _FOOTER, _PANEL, _BAR, _BAR_LENGTH = 16, 44, 36, 214, 22, 480
 _TEXT, _SMALL, _LINE = 16, 13, 19
+_COMPRESSION = 3  # of PNGs: files a twentieth larger than at Pillow's 6, in less than half the time
 _BOX = (110, 231, 255)  # of boxes: none of the heat's colours, and light
 
 
@@ -240,7 +241,7 @@ def write_png(path: Path, image: UInt8) -> None:
     if image.dtype != np.uint8 or (image.ndim, *image.shape[2:]) not in ((2,), (3, 3)) or image.size == 0:
         raise DataError(f"picture {image.shape} {image.dtype} must be uint8 (H, W) or (H, W, 3)")
     with writing(path) as handle:
-        Image.fromarray(image).save(handle, format="PNG")
+        Image.fromarray(image).save(handle, format="PNG", compress_level=_COMPRESSION)
 
 
 def colour_stops(count: int) -> list[str]:

@@ -48,6 +48,12 @@ def own_cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANOMALY_CACHE", str(cache_folder / f"test-{next(_numbers)}"))
 
 
+@pytest.fixture
+def decoded_once(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Share one cache between tests on many real films: each is decoded once a session."""
+    monkeypatch.setenv("ANOMALY_CACHE", str(cache_folder / "real"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Start with an empty weights folder and no network: no test looks into the user's, or downloads anything."""

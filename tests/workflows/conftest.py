@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from running import FLOOR, anomaly
 
 from anomaly.scans.phantom import write_phantoms
+from anomaly.workflows import evaluate, reading
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick() -> Iterator[None]:
+    """Read in one process, which is kept for the next command, and draw few resamples where no number is asked for.
+
+    What several processes do is test_reading.py's matter, and intervals are that of tests/evaluate.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_FILES_A_READER", 1000)
+        patch.setitem(evaluate.evaluate.__kwdefaults__, "n_boot", 200)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,9 @@ SMALL = tuple(
 )
 
 
+PICTURES = ("--panels", "top:4")
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return 26 normal and 14 abnormal phantoms with boxes."""
@@ -67,7 +70,7 @@ def run(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(films: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a results folder; never written to."""
     out = tmp_path_factory.mktemp("out") / "out"
-    ran = anomaly("score", films, "-m", run, "-o", out)
+    ran = anomaly("score", films, "-m", run, "-o", out, *PICTURES)
     assert ran.code == 0, ran.err
     return out
 
@@ -219,14 +222,15 @@ def test_a_resumed_scoring_gives_the_same_boxes(out: Path, films: Path, run: Pat
     shutil.copytree(out, again)
     text = (again / JOURNAL).read_text(encoding="utf-8").splitlines(keepends=True)
     (again / JOURNAL).write_text("".join(text[:13]), encoding="utf-8")
-    assert anomaly("score", films, "-m", run, "-o", again, "--resume").code == 0
+    assert anomaly("score", films, "-m", run, "-o", again, *PICTURES, "--resume").code == 0
     for name in (DRAWN, TRUE, "scores.csv"):
         assert (again / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_hashed_names_stand_in_the_tables_of_boxes_too(films: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert anomaly("score", films, "-m", run, "-o", out, "--hash-paths", "--split", "test").code == 0
+    words = ("--hash-paths", "--split", "test", "--panels", "none")
+    assert anomaly("score", films, "-m", run, "-o", out, *words).code == 0
     for name in (DRAWN, TRUE):
         text = (out / name).read_text(encoding="utf-8")
         assert "phantom" not in text

@@ -16,7 +16,7 @@ def test_every_step_is_said_and_what_is_said_gives_what_was_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said: list[str] = []
-    report = demo(Path("x"), detector="pixel-stats", normals=20, test=4, abnormal=2, say=said.append)
+    report = demo(Path("x"), detector="pixel-stats", normals=16, test=4, abnormal=2, say=said.append)
     assert report == Path("x/out/report.html")
     assert "AUROC" in report.read_text()
     assert json.loads(Path("x/receipt.json").read_text())["status"] == "done"
@@ -30,7 +30,7 @@ def test_every_step_is_said_and_what_is_said_gives_what_was_made(
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, few in (("normals", 20), ("test", 4), ("abnormal", 2)):  # 400 films take half a minute to draw
+    for name, few in (("normals", 16), ("test", 4), ("abnormal", 2)):  # 400 films take half a minute to draw
         monkeypatch.setitem(demo.__kwdefaults__, name, few)
     ran = anomaly("demo", "-d", "pixel-stats", "-o", tmp_path / "x")
     assert ran.code == 0, ran.err

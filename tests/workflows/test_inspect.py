@@ -138,6 +138,7 @@ def test_the_page_stands_alone(inspected: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.usefixtures("decoded_once")
 def test_the_audit_reproduces_the_known_shortcuts_of_kermany(shared_data: Path, tmp_path: Path) -> None:
     assert anomaly("inspect", shared_data / "data" / "kermany", "-o", tmp_path / "out").code == 0
     told = facts(tmp_path / "out")

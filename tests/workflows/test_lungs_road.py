@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ UNET = {
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lungs") / "films"
-    write_phantoms(folder, n=30, abnormal=4)
+    write_phantoms(folder, n=24, abnormal=4)
     return folder
 
 
@@ -44,17 +46,31 @@ def lungs(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+Fitted = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def fitted(films: Path, lungs: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """Return a function that gives a run folder for `prepare.lungs`, never written to; its U-Net is gone since."""
+
+    @cache
+    def run_of(how: str) -> Path:
+        folder = tmp_path_factory.mktemp(how)
+        mine = shutil.copytree(lungs, folder / "mine")
+        words = ("--normal-only", *FLOOR, *FEW, "--set", f"prepare.lungs={how}", "--lungs", mine)
+        ran = anomaly("fit", films, *words, "-o", folder / "run")
+        assert ran.code == 0, ran.err
+        shutil.rmtree(mine)
+        return folder / "run"
+
+    return run_of
+
+
 @pytest.mark.parametrize("how", ["mask", "crop"])
 def test_lungs_are_found_for_any_method_and_travel_inside_its_model(
-    how: str, films: Path, lungs: Path, tmp_path: Path
+    how: str, films: Path, fitted: Fitted, tmp_path: Path
 ) -> None:
-    run, out = tmp_path / "run", tmp_path / "out"
-    mine = shutil.copytree(lungs, tmp_path / "mine")
-    words = ("--normal-only", *FLOOR, *FEW, "--set", f"prepare.lungs={how}", "--lungs", mine, "-o", run)
-    ran = anomaly("fit", films, *words)
-    assert ran.code == 0, ran.err
-    shutil.rmtree(mine)
-    moved = run.rename(tmp_path / "moved")
+    out, moved = tmp_path / "out", shutil.copytree(fitted(how), tmp_path / "moved")
     assert anomaly("score", films / "abnormal", "-m", moved, "-o", out, "--panels", "all").code == 0
     rows = table(out)
     assert all(row["status"] == "scored" for row in rows.values())
@@ -74,10 +90,8 @@ def test_lungs_are_found_for_any_method_and_travel_inside_its_model(
     assert "damaged" in again.err
 
 
-def test_a_film_gives_the_same_whatever_films_are_scored_with_it(films: Path, lungs: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    words = ("--normal-only", *FLOOR, *FEW, "--set", "prepare.lungs=mask", "--lungs", lungs, "-o", run)
-    assert anomaly("fit", films, *words).code == 0
+def test_a_film_gives_the_same_whatever_films_are_scored_with_it(films: Path, fitted: Fitted, tmp_path: Path) -> None:
+    run = fitted("mask")
     some = sorted((films / "abnormal").iterdir())
     alone = load_model(run).preparation.find_lungs
     assert alone is not None

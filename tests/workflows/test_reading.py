@@ -28,10 +28,10 @@ from anomaly.scans.dicom_write import write_dicom
 from anomaly.scans.patients import hash_patient
 from anomaly.scans.phantom import make_phantom
 from anomaly.scans.read import read_scan
-from anomaly.workflows import readers
+from anomaly.workflows import readers, reading
 from anomaly.workflows.examine import Findings, examine
 from anomaly.workflows.reader_process import receive, send
-from anomaly.workflows.reading import Outcome, read_files
+from anomaly.workflows.reading import _FILES_A_READER, Outcome, read_files
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,12 @@ def test_another_salt_gives_other_hashes_and_entries(films: list[ScanFile], tmp_
     assert patients[0] == hash_patient("P-17") != patients[1]
 
 
+@pytest.fixture(autouse=True)
+def several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start as many processes as users have, which other tests do without."""
+    monkeypatch.setattr(reading, "_FILES_A_READER", _FILES_A_READER)
+
+
 def children() -> set[int]:
     tasks = Path("/proc/self/task").iterdir()
     return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
@@ -175,12 +181,14 @@ def children() -> set[int]:
 def test_a_killed_process_costs_nothing(films: list[ScanFile]) -> None:
     files = [films[0], *films[2:5], films[6]] * 4
     preparation = Preparation(PrepareConfig(), 32)
-    reading = read_files(files, read=ReadConfig(), channels=1, preparation=preparation, examine=False, workers=2)
-    found = [next(reading)]
+    outcome_of_each = read_files(
+        files, read=ReadConfig(), channels=1, preparation=preparation, examine=False, workers=2
+    )
+    found = [next(outcome_of_each)]
     assert children()
     for pid in children():
         os.kill(pid, signal.SIGKILL)
-    found += reading
+    found += outcome_of_each
     assert all(same(a, b) for a, b in zip(found, outcomes(files, examine=False), strict=True))
 
 
@@ -235,11 +243,11 @@ class Counted(Sequence[ScanFile]):
 
 def test_no_more_files_are_under_way_than_the_processes_need(films: list[ScanFile]) -> None:
     files = Counted(films[:1] * 500)
-    reading = read_files(files, read=ReadConfig(), channels=1, preparation=None, workers=2)
-    next(reading)
+    outcome_of_each = read_files(files, read=ReadConfig(), channels=1, preparation=None, workers=2)
+    next(outcome_of_each)
     time.sleep(0.2)
     assert files.asked <= 10
-    reading.close()
+    outcome_of_each.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
 
 
