@@ -52,7 +52,7 @@ def _trained(told: dict[str, Any], films: str) -> list[str]:
     """Return what a model was trained on, and what one number says of it on films it has not seen."""
     boxes, row = told["boxes"], told["scores"][0]
     return [
-        f"Trained on {told['trained_on']} {films}: {told['epochs']} epochs, {told['seconds'] / 60:.0f} minutes, other "
+        f"Trained on {told['trained_on']} {films}: {told['epochs']} epochs, {told['seconds'] / 60:.1f} minutes, other "
         "work beside it. Measured on",
         f"{boxes['films']} others, {boxes['boxed']} of which have {boxes['boxes']} boxes: mAP@0.5 "
         f"{boxes['map_50']:.3f}, mAP@[0.5:0.95] {boxes['map_50_95']:.3f}. AUROC of",
