@@ -145,9 +145,9 @@ def _list_found(root: Path, found: Found, rows: dict[str, ManifestRow], notes: S
     if rows:
         notes.append(f"{_count(len(rows), 'row')} of manifest.csv name no file found here")
     if found.mask_folders:
-        notes.append(f"{_count(len(found.mask_folders), 'folder')} of masks passed over")
+        notes.append(f"{_count(len(found.mask_folders), 'folder')} of masks not taken for scans")
     if found.masks_beside:
-        notes.append(f"{_count(found.masks_beside, 'mask')} beside a film passed over")
+        notes.append(f"{_count(found.masks_beside, 'mask')} beside a film not taken for scans")
     if is_named_as_masks(top, found.files):
         notes.append(_NAMED_AS_MASKS)
     if found.own_results:

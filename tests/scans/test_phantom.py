@@ -223,7 +223,7 @@ def test_lung_masks_are_neither_films_nor_masks_of_lesions(folder, tmp_path):
     assert not any(file.boxes for file in listing.files if file.label == 0)
     assert listing.others == 1
     assert listing.layout == "class folders"
-    assert "2 folders of masks passed over" in listing.notes
+    assert "2 folders of masks not taken for scans" in listing.notes
     for name in ("normal", "abnormal", "masks", "lung_masks", "boxes.csv"):  # without the manifest
         (tmp_path / name).symlink_to(out / name)
     bare = list_scans(tmp_path)
