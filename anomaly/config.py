@@ -7,7 +7,7 @@ are checked by the method's `Config`, which this module does not know; it gets t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -49,7 +49,7 @@ class PrepareConfig(Settings):
     @model_validator(mode="after")
     def _placed_once(self) -> Self:
         if self.lungs == "crop" and self.registration != "none":
-            raise ValueError("lungs: crop and register both say where the film lies: leave one at none")
+            raise ValueError("lungs=crop and register both say where the film lies: set one of them to none")
         return self
 
 
@@ -107,8 +107,10 @@ def validate(cls: type[S], data: Any, where: str) -> S:
         if first["type"] == "extra_forbidden":
             hint = did_you_mean(str(first["loc"][-1]), _keys_at(cls, first["loc"][:-1]))
             raise UsageError(f"{where}: unknown setting {key!r}{hint}") from error
-        value = f" (got {first['input']!r})" if first["type"] != "missing" else ""
-        raise UsageError(f"{where}: setting {key or 'file'!r}: {first['msg']}{value}.") from error
+        told = first["type"] != "missing" and not isinstance(first["input"], Mapping)  # a whole section says nothing
+        value = f" (got {first['input']!r})" if told else ""
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: setting {key or 'file'!r}: {said}{value}.") from error
 
 
 def _keys_at(cls: type[BaseModel], path: Sequence[int | str]) -> list[str]:

@@ -23,7 +23,7 @@ def audit_labels(films: Measured) -> dict[str, Any]:
     labelled = [film for film in films if film[0].file.label is not None and film[0].file.set_aside is None]
     named = {film[0].file.split for film in labelled}
     split = next((name for name in ("test", "dev", "val") if name in named), None)
-    test = [film for film in labelled if film[0].file.split == split]
+    test = [film for film in labelled if split and film[0].file.split == split]
     for chosen, what in ((test, f"of the {split} split"), (labelled, "of all labelled scans")):
         labels = [film[0].file.label for film in chosen]
         if {NORMAL, ABNORMAL} <= set(labels):

@@ -101,7 +101,7 @@ def find_segmenter(path: Path) -> Path:
             return folder
     if owner(path) == FIT:
         raise ModelError(f"{path} holds no finished model: finish it with `anomaly {FIT} … -o {path} --resume`.")
-    raise ModelError(f"{path} holds no model (no {MODEL_JSON}): give --model a folder written by `anomaly {FIT}`.")
+    raise ModelError(f"{path} holds no model (no {MODEL_JSON}): give a folder written by `anomaly {FIT}`.")
 
 
 def load_segmenter(path: str | Path, *, device: str = "auto") -> Segmenter:

@@ -57,7 +57,7 @@ def read_splits(table: Path) -> list[dict[str, str]]:
     try:
         with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.DictReader(file)
-            if missing := {"scan_id", "role", "reason"} - set(rows.fieldnames or ()):
+            if missing := {"scan_id", "role"} - set(rows.fieldnames or ()):
                 raise DataError(f"{table} lacks the columns {', '.join(sorted(missing))}: give a run's {SPLITS}.")
             return list(rows)
     except (OSError, csv.Error) as error:
@@ -87,4 +87,4 @@ def with_splits(listing: Listing, table: Path) -> Listing:
 def _given(file: ScanFile, row: dict[str, str]) -> ScanFile:
     if row["role"] in (TRAIN, CALIBRATION, TEST):
         return replace(file, split=row["role"], set_aside=None)
-    return replace(file, split=None, set_aside=row["reason"] or row["role"])
+    return replace(file, split=None, set_aside=row.get("reason") or row["role"])

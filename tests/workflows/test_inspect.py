@@ -72,6 +72,7 @@ def test_the_plan_is_what_fit_does(inspected: Path, mixed: Path, tmp_path: Path)
 
 
 def test_the_shortcut_audit_names_every_baseline_with_an_interval(inspected: Path) -> None:
+    assert str(facts(inspected)["shortcut_audit_on"]).endswith("of all labelled scans"), "there is no split"
     audit = facts(inspected)["shortcut_audit"]
     assert isinstance(audit, list)
     names = {
@@ -82,6 +83,7 @@ def test_the_shortcut_audit_names_every_baseline_with_an_interval(inspected: Pat
         "mean",
         "std",
         "sharpness",
+        "softness",
         "border_brightness",
         "black_fraction",
     }
