@@ -395,7 +395,7 @@ def compare(
         tell((output / ("comparison.json" if as_json else "table.md")).read_text(encoding="utf-8").rstrip())
         if not as_json:
             tell(f"\n{output / 'report.html'}")
-        exit_for(len(found.failed))
+        exit_for(len(found.failed) + len(found.unreadable))
 
 
 @app.command(help="Write one self-contained HTML page.\n\nExample: anomaly report out")

@@ -27,7 +27,7 @@ def audit_labels(films: Measured) -> dict[str, Any]:
     for chosen, what in ((test, f"of the {split} split"), (labelled, "of all labelled scans")):
         labels = [film[0].file.label for film in chosen]
         if {NORMAL, ABNORMAL} <= set(labels):
-            rows = _audit(chosen, [int(label == ABNORMAL) for label in labels])
+            rows = audit_numbers(chosen, [int(label == ABNORMAL) for label in labels])
             told = f"{labels.count(ABNORMAL)} abnormal against {labels.count(NORMAL)} normal {what}"
             return {"shortcut_audit": rows, "shortcut_audit_on": told}
     return {"shortcut_audit": [], "shortcut_audit_on": None}
@@ -44,10 +44,11 @@ def audit_splits(films: Measured) -> dict[str, Any]:
     if len(set(held)) < 2:
         return {"split_audit": [], "split_audit_on": None}
     told = f"{sum(held)} normals not for training against {len(held) - sum(held)} normals to train on"
-    return {"split_audit": _audit(normals, held), "split_audit_on": told}
+    return {"split_audit": audit_numbers(normals, held), "split_audit_on": told}
 
 
-def _audit(films: Measured, labels: Sequence[int]) -> list[dict[str, Any]]:
+def audit_numbers(films: Measured, labels: Sequence[int]) -> list[dict[str, Any]]:
+    """Return what each trivial number alone tells of films of two labels, 0 and 1, the strongest first."""
     names = sorted(films[0][1])
     table = {name: [film[1][name] for film in films] for name in names}
     groups = [film[0].patient or f"scan:{film[0].file.scan_id}" for film in films]

@@ -13,7 +13,8 @@ from anomaly.errors import DataError
 from anomaly.evaluate.classify import ClassTable, class_numbers, evaluate_classes, roc
 from anomaly.evaluate.intervals import Interval, wilson
 from anomaly.records import Float64, Int64
-from anomaly.runs import RECEIPT, read_json, write_json, write_text, writing
+from anomaly.runs import RECEIPT, read_json, write_json, write_text
+from anomaly.workflows.plots import save_figure, shown
 from anomaly.workflows.predictions import PREDICTIONS, read_predictions
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ CLASSIFIED = (CLASSIFICATION, TABLES, CONFUSION, ROC, RELIABILITY)
 """Everything that `classify` writes, relative to the results folder."""
 
 _NAMED = 4  # up to so many classes have their names over the columns of a confusion matrix
-_LONGEST = 26
 _COLOURS = (
     "#2f7fb8",
     "#c8452d",
@@ -82,9 +82,9 @@ def classify(out: Path, *, n_boot: int = 2000) -> Classification | None:
     found = Classification(table, len(predictions) - len(known))
     write_json(out / CLASSIFICATION, to_dict(found))
     write_text(out / TABLES, to_markdown(found) + "\n")
-    _save(out / CONFUSION, _confusion(table))
-    _save(out / ROC, _curves(table, labels, chances))
-    _save(out / RELIABILITY, _reliability(table))
+    save_figure(out / CONFUSION, _confusion(table))
+    save_figure(out / ROC, _curves(table, labels, chances))
+    save_figure(out / RELIABILITY, _reliability(table))
     return found
 
 
@@ -100,7 +100,7 @@ def to_markdown(found: Classification) -> str:
     notes = list(table.notes)
     if found.without_class:
         notes.append(f"{found.without_class} scans of unknown class left out.")
-    return "\n\n".join([*map(_grid, tables), *notes])
+    return "\n\n".join([*map(grid, tables), *notes])
 
 
 def _said_of_run(out: Path) -> tuple[list[str], float | None]:
@@ -175,7 +175,7 @@ def _cell(value: float | None, interval: Interval | None = None, counts: str = "
     return f"{value:.3f}{between}" + (f" ({counts})" if counts else "")
 
 
-def _grid(lines: Sequence[Sequence[str]]) -> str:
+def grid(lines: Sequence[Sequence[str]]) -> str:
     """Return a GitHub table whose first line is its head; no cell can break it."""
     ruler = ["---"] + ["---:"] * (len(lines[0]) - 1)
     plain = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines]
@@ -186,7 +186,7 @@ def _confusion(table: ClassTable) -> Figure:
     """Draw counts of films, coloured by their share of the true class."""
     from matplotlib.figure import Figure
 
-    names, k = [_shown(name) for name in table.classes], len(table.classes)
+    names, k = [shown(name) for name in table.classes], len(table.classes)
     counts = np.array(table.confusion)
     films = counts.sum(axis=1)
     shares = counts / np.maximum(films, 1)[:, None]
@@ -220,7 +220,7 @@ def _curves(table: ClassTable, labels: Int64, chances: Float64) -> Figure:
     """Draw one ROC curve a class, it against the rest; of two classes the abnormal one, as the other mirrors it."""
     from matplotlib.figure import Figure
 
-    longest = max(len(_shown(row.name)) for row in table.per_class)
+    longest = max(len(shown(row.name)) for row in table.per_class)
     figure = Figure(figsize=(6.2 + 0.075 * longest, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=_SOFT, linestyle=":", linewidth=1.2)
@@ -228,7 +228,7 @@ def _curves(table: ClassTable, labels: Int64, chances: Float64) -> Figure:
         if row.auroc is None:
             continue
         false, true = roc((labels == place).astype(np.int64), chances[:, place])
-        name = f"{_shown(row.name)}: {row.auroc:.3f} (n = {row.support})"
+        name = f"{shown(row.name)}: {row.auroc:.3f} (n = {row.support})"
         style = ("-", "--", "-.")[place % 3 if len(table.classes) > _NAMED else 0]  # so that no two lines are alike
         axes.plot(false, true, color=_COLOURS[place % len(_COLOURS)], linestyle=style, linewidth=1.6, label=name)
     axes.set_aspect("equal")
@@ -281,16 +281,3 @@ def _bin_counts(axes: Axes, table: ClassTable) -> None:
     axes.set_ylim(0, 1.25 * most)
     axes.set_ylabel("films")
     axes.set_xlabel("probability of the predicted class")
-
-
-def _shown(name: str) -> str:
-    """Return a name as a picture can show it: one line, not too long, and no character that the drawing acts on."""
-    line = " ".join(name.encode("utf-8", errors="replace").decode("utf-8").split())
-    if len(line) > _LONGEST:
-        line = f"{line[: _LONGEST - 10]}…{line[-9:]}"  # both ends: long names often differ in the last word
-    return f"{' ' if line.startswith('_') else ''}{line}".replace("$", r"\$")
-
-
-def _save(path: Path, figure: Figure) -> None:
-    with writing(path) as file:  # "tight": beside axes of equal sides the layout can cut words off
-        figure.savefig(file, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

@@ -212,6 +212,17 @@ def test_a_killed_cell_is_a_reason(compared: tuple[Path, Ran], phantoms: Path, t
     assert (folder / "failed.txt").read_text(encoding="utf-8").startswith("its process was killed")
 
 
+def test_files_that_cannot_be_read_are_said_and_stop_nothing(phantoms: Path, tmp_path: Path) -> None:
+    scans = Path(shutil.copytree(phantoms, tmp_path / "scans"))
+    (scans / "manifest.csv").unlink()
+    (scans / "normal" / "broken.png").write_text("no film")
+    words = ("--detectors", "pixel-stats", *HALF, *SMALL, "--allow-image-split")
+    ran = anomaly("compare", scans, *words, "-o", tmp_path / "out")
+    assert ran.code == 3
+    assert "Not read, and in no figure: normal/broken.png: is not a DICOM" in ran.out
+    assert "Not read, and in no figure: normal/broken.png" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
 def test_one_class_alone_is_refused(phantoms: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a comparison needs both"):
         compare(phantoms / "normal", tmp_path / "out", ["pixel-stats"], allow_image_split=True)

@@ -13,9 +13,9 @@ from anomaly.evaluate.intervals import proportion
 from anomaly.evaluate.metrics import Tally, sensitivity_at_specificity_of
 from anomaly.evaluate.resample import fewest_patients, group_numbers, replicates
 from anomaly.records import ABNORMAL, NORMAL, Float64, Int64
-from anomaly.runs import writing
 from anomaly.workflows.compare.results import Found, Results
 from anomaly.workflows.compare.summary import Summary
+from anomaly.workflows.plots import save_figure, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,6 @@ COLOURS = ("#2f7fb8", "#c8452d", "#3c8f57", "#8a5bb0", "#c08a1e", "#158a94", "#b
 _INK, _SOFT, _HELD, _NORMAL, _ABNORMAL = "#1c1f24", "#9aa1ab", "#b9bec6", "#2f7fb8", "#c8452d"
 _RATES = np.linspace(0.0, 1.0, 41)[1:]
 _REPLICATES = 500
-_LONGEST = 26
 
 
 def draw_figures(folder: Path, summary: Summary, results: Results) -> None:
@@ -34,10 +33,10 @@ def draw_figures(folder: Path, summary: Summary, results: Results) -> None:
     labels = np.array([film.label for film in results.films], np.int64)
     patients = [film.patient for film in results.films]
     each = [(name, own) for name, own in by_entrant(summary, results) if own]
-    _save(folder / ROC, _roc(each, labels, patients))
-    _save(folder / DENSITIES, _densities(each, labels, summary.alpha))
-    _save(folder / FROC, _false_alarms(each, labels))
-    _save(folder / P_VALUES, _p_values(summary))
+    save_figure(folder / ROC, _roc(each, labels, patients))
+    save_figure(folder / DENSITIES, _densities(each, labels, summary.alpha))
+    save_figure(folder / FROC, _false_alarms(each, labels))
+    save_figure(folder / P_VALUES, _p_values(summary))
 
 
 def by_entrant(summary: Summary, results: Results) -> list[tuple[str, list[Found]]]:
@@ -78,7 +77,7 @@ def _roc(each: Sequence[tuple[str, list[Found]]], labels: Int64, patients: Seque
         axes.fill_between(_RATES, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         for seed, (false, true) in enumerate(curves[place]):
             axes.plot(false, true, color=colour, linewidth=1.7 if seed == 0 else 0.8, alpha=1 if seed == 0 else 0.6)
-        axes.set_title(_shown(name), fontsize=9.5)
+        axes.set_title(shown(name), fontsize=9.5)
         axes.set_xlim(-0.01, 1.01)
         axes.set_ylim(-0.01, 1.01)
     figure.supxlabel("false positive rate (share of normals flagged)", fontsize=9)
@@ -98,7 +97,9 @@ def _band(labels: Int64, scores: Float64, numbers: Int64, fewest: int) -> tuple[
 
     drawn = replicates([at(float(rate)) for rate in _RATES], labels, scores, numbers, n=_REPLICATES)  # type: ignore[misc]
     intervals = [proportion(column, fewest) for column in drawn.T]
-    return [interval.low for interval in intervals], [interval.high for interval in intervals]
+    # Sensitivity cannot fall as more is flagged, so what bounds it at one rate bounds it at every higher one.
+    low = np.maximum.accumulate([interval.low for interval in intervals])
+    return low.tolist(), [interval.high for interval in intervals]
 
 
 def _densities(each: Sequence[tuple[str, list[Found]]], labels: Int64, alpha: float) -> Figure:
@@ -129,7 +130,7 @@ def _densities(each: Sequence[tuple[str, list[Found]]], labels: Int64, alpha: fl
         threshold = first.calibration.threshold(alpha)
         if edges[0] <= threshold <= edges[-1]:
             axes.axvline(threshold, color=_INK, linestyle="--", linewidth=1, label=f"flagged above, alpha {alpha:g}")
-        axes.set_title(_shown(name), fontsize=9.5)
+        axes.set_title(shown(name), fontsize=9.5)
     handles, titles = panels[0].get_legend_handles_labels()
     for axes in panels[1:]:  # the threshold is drawn only where it lies among the scores
         for handle, title in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -158,7 +159,7 @@ def _false_alarms(each: Sequence[tuple[str, list[Found]]], labels: Int64) -> Fig
             color=COLOURS[place % len(COLOURS)],
             linestyle=style,
             linewidth=1.7,
-            label=_shown(name),
+            label=shown(name),
         )
     axes.set_xscale("log")
     ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if t >= 50.0 / normals]
@@ -184,7 +185,7 @@ def _p_values(summary: Summary) -> Figure:
         edges = np.linspace(0.0, 1.0, len(counts) + 1)
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=_NORMAL, alpha=0.5, edgecolor="white")
         axes.axhline(counts.sum() / len(counts), color=_INK, linestyle=":", linewidth=1)
-        axes.set_title(_shown(entry.name), fontsize=9.5)
+        axes.set_title(shown(entry.name), fontsize=9.5)
         axes.set_xlim(0, 1)
     figure.supxlabel("p-value", fontsize=9)
     figure.supylabel("test normals", fontsize=9)
@@ -192,14 +193,3 @@ def _p_values(summary: Summary) -> Figure:
         "p-values of test normals, first seed; dotted: even, as for normals like the held-out ones", fontsize=10
     )
     return figure
-
-
-def _shown(name: str) -> str:
-    """Return a name as a picture can show it."""
-    line = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}…{name[-8:]}"
-    return f"{' ' if line.startswith('_') else ''}{line}".replace("$", r"\$")
-
-
-def _save(path: Path, figure: Figure) -> None:
-    with writing(path) as file:
-        figure.savefig(file, format="png", dpi=130, bbox_inches="tight", metadata={"Software": None})

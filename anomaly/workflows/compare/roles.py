@@ -11,10 +11,10 @@ from typing import Any
 from anomaly.config import CalibrationConfig, ReadConfig
 from anomaly.detectors.base import SupervisedConfig
 from anomaly.errors import DataError
-from anomaly.evaluate.baselines import one_number_audit
 from anomaly.prepare.cache import open_cache
 from anomaly.records import ABNORMAL, NORMAL, ScanFile
 from anomaly.scans.walk import Listing
+from anomaly.workflows.audit import audit_numbers
 from anomaly.workflows.classes import FEWEST_OF_A_CLASS, select_labelled
 from anomaly.workflows.progress import Ticker
 from anomaly.workflows.reading import read_files
@@ -91,7 +91,7 @@ def draw_roles(
 ) -> tuple[Roles, list[dict[str, Any]]]:
     """Draw the split, whole patients at a time, copies left out, as a fit would: once, for all.
 
-    And audit it: how well one trivial number tells its test normals from those trained on, as `one_number_audit` says.
+    And audit it: how well one trivial number tells its test normals from those trained on, as `audit_numbers` says.
 
     Args:
         listing: From `choose_test`.
@@ -105,7 +105,8 @@ def draw_roles(
         DataError: Labels that do not allow a comparison, too few normals, or a film or patient on two sides.
     """
     selection = _selection(listing)
-    enough(sum(file.label != ABNORMAL for file in selection.chosen), str(listing.root), selection.left_out)
+    healthy = sum(file.label != ABNORMAL for file in (*selection.chosen, *selection.calibration))
+    enough(healthy, str(listing.root), selection.left_out)
     looks: dict[str, Look] = {}
     trivial: dict[str, dict[str, float]] = {}
     failed: dict[str, str] = {}
@@ -132,11 +133,8 @@ def _audit(roles: Roles, trivial: Mapping[str, Mapping[str, float]]) -> list[dic
     normals = [(look, int(side is roles.test)) for side in sides for look in side if look.file.label == NORMAL]
     if len({held for _, held in normals}) < 2:
         return []
-    names = sorted(trivial[normals[0][0].file.scan_id])
-    table = {name: [trivial[look.file.scan_id][name] for look, _ in normals] for name in names}
-    groups = [look.patient or f"scan:{look.file.scan_id}" for look, _ in normals]
-    found = one_number_audit([held for _, held in normals], table, groups)
-    return sorted(found, key=lambda row: -float(row["auroc"]))
+    films = [(look, trivial[look.file.scan_id]) for look, _ in normals]
+    return audit_numbers(films, [held for _, held in normals])
 
 
 def _selection(listing: Listing) -> Selection:

@@ -161,7 +161,8 @@ def compare(
                 workers=workers,
                 on_progress=on_progress,
             )
-            write_json(output / AUDIT, {"rows": audit, "notes": list(roles.notes)})
+            unreadable = [reason for _, reason in roles.failed]
+            write_json(output / AUDIT, {"rows": audit, "notes": list(roles.notes), "unreadable": unreadable})
             write_table(output / SPLITS, roles.table())
         split = read_split(output / SPLITS, listing, published)
         failed = _work(cells, taking, scans, output, say, on_progress, offline=offline, device=device, workers=workers)

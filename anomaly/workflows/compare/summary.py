@@ -71,6 +71,8 @@ class Summary:
     calibrated_on: int
     unscored: int
     split_audit: list[dict[str, Any]]
+    unreadable: tuple[str, ...]
+    """Why files could not be read when the split was drawn, a sentence each: they take no part."""
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def summarise(
         split: What is tested on.
         results: Of the finished cells.
         failed: Why the others failed, by cell.
-        audit: The split's, {"rows", "notes"}.
+        audit: The split's, {"rows", "notes", "unreadable"}.
         alpha: At which to count false alarms.
 
     Raises:
@@ -118,7 +120,7 @@ def summarise(
             continue
         scores.append(Scores(entrant.name, kind, np.column_stack([found.scores for found in mine])))
         entries.append(_entry(Entry(entrant.name, kind, seeds, own), mine, results, labels, patients, alpha))
-    notes = list(audit.get("notes", ()))
+    notes = list(audit["notes"])
     if results.unscored:
         notes.append(f"{len(results.unscored)} test scans could not be read, by any recipe, and count in nothing.")
     return Summary(
@@ -129,7 +131,8 @@ def summarise(
         dict(split.train),
         split.calibration,
         len(results.unscored),
-        list(audit.get("rows", ())),
+        list(audit["rows"]),
+        tuple(audit["unreadable"]),
         tuple(notes),
     )
 

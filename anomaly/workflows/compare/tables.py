@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from anomaly.runs import write_json, write_table, write_text
+from anomaly.workflows.classification import grid
 from anomaly.workflows.compare.results import Results
 from anomaly.workflows.compare.summary import Entry, Summary
 from anomaly.workflows.compare.table import BASELINE, Figure, Pair, Row
@@ -125,13 +126,6 @@ def _scores(results: Results) -> list[list[object]]:
     return lines
 
 
-def grid(lines: Sequence[Sequence[str]]) -> str:
-    """Return a GitHub table whose first line is its head; no cell can break it."""
-    ruler = ["---"] + ["---:"] * (len(lines[0]) - 1)
-    plain = [[" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [plain[0], ruler, *plain[1:]])
-
-
 def to_markdown(summary: Summary) -> str:
     """Return what a paper would print: counts, the table, pairs, alarms, costs, places, and how each was made."""
     table = summary.table
@@ -157,6 +151,7 @@ def to_markdown(summary: Summary) -> str:
     if summary.split_audit:
         parts.append("Test normals told from those trained on, by one number:\n\n" + grid(audited(summary)))
     parts += [f"{cell} failed: {reason}" for cell, reason in summary.failed.items()]
+    parts += [f"Not read, and in no figure: {reason}" for reason in summary.unreadable]
     parts += list(summary.notes)
     parts.append("Research software, never a diagnosis.")
     return "\n\n".join(parts)
