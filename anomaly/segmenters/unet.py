@@ -153,8 +153,7 @@ class UNet:
         learnt, held_out = (Outlined(films[part], masks[part]) for part in (train, held))
         net.unfold_norms(self._first(learnt))
         fabric = open_fabric(self.device, self.config.precision)
-        training = Training(net, self.config, seed=self.seed, fabric=fabric)
-        training.run(learnt, held_out, recorder)
+        Training(net, self.config, (learnt, held_out), seed=self.seed, fabric=fabric).run(recorder)
         self._place(net)
         self.channels = films.shape[1]
         self._mean_mask = learnt.masks.mean(axis=0, dtype=np.float64).astype(np.float32)

@@ -58,12 +58,12 @@ def fitted(films: Float32, recorder: Any = None, **settings: Any) -> ClassifierD
     return detector.fit(ArraySource(films), TARGETS, recorder=recorder)
 
 
-def training(films: Float32, **settings: Any) -> tuple[Training, Labelled]:
+def training(films: Float32, **settings: Any) -> Training:
     chosen = config(**settings)
     with seeded(0):
         net = Classifier(chosen.arch, 2, size=SIZE)
     labelled = Labelled(films, np.arange(40, dtype=np.int64) % 2)
-    return Training(net, chosen, seed=0, fabric=open_fabric("cpu", "fp32")), labelled
+    return Training(net, chosen, (labelled, labelled), seed=0, fabric=open_fabric("cpu", "fp32"))
 
 
 def test_what_is_easily_told_apart_is_learnt_and_shown(films: Float32) -> None:
@@ -79,35 +79,35 @@ def test_what_is_easily_told_apart_is_learnt_and_shown(films: Float32) -> None:
 
 
 def test_a_frozen_network_learns_in_its_last_layer_alone(films: Float32) -> None:
-    run, labelled = training(films, frozen_epochs=1)
+    run = training(films, frozen_epochs=1)
     before = {name: value.clone() for name, value in run.net.state_dict().items()}
-    run._pass(labelled, torch.ones(2), NullRecorder())
+    run.learn(NullRecorder())
     changed = {name for name, value in run.net.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"network.classifier.3.weight", "network.classifier.3.bias"}
 
 
 def test_layers_are_unfrozen_stage_by_stage_at_falling_rates(films: Float32) -> None:
-    run, _ = training(films, frozen_epochs=1, stages=3, stage_epochs=2, step_epochs=100)
+    run = training(films, frozen_epochs=1, stages=3, stage_epochs=2, step_epochs=100)
     learns = []
     for epoch in (0, 1, 3, 5):
         run.epoch = epoch
-        run._thaw()
+        run.begin_epoch()
         learns.append([group.parameters[0].requires_grad for group in run.groups])
     assert learns == [[True] + [False] * 3, [True] * 2 + [False] * 2, [True] * 3 + [False], [True] * 4]
     rates = [group["lr"] for group in run.optimiser.param_groups]
     np.testing.assert_allclose(rates, [1e-3, 3e-4, 1.5e-4, 7.5e-5])
     held = [m for group in run.groups[2:] for m in group.modules if isinstance(m, nn.BatchNorm2d)]
     run.epoch = 1
-    run._thaw()
+    run.begin_epoch()
     assert not any(module.training for module in held)
 
 
 def test_rates_fall_by_steps(films: Float32) -> None:
-    run, _ = training(films, step_epochs=2, step_gamma=0.1)
+    run = training(films, step_epochs=2, step_gamma=0.1)
     told = []
     for epoch in range(5):
         run.epoch = epoch
-        run._thaw()
+        run.begin_epoch()
         told.append(run.optimiser.param_groups[0]["lr"])
     np.testing.assert_allclose(told, [1e-3, 1e-3, 1e-4, 1e-4, 1e-5])
 

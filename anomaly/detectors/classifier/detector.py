@@ -139,8 +139,8 @@ class ClassifierDetector(Detector):
             starts = range(0, min(len(train), _SETTLING * batch), batch)
             net.unfold_norms(torch.tensor(train.films[start : start + batch]) for start in starts)
         fabric = open_fabric(self.device, self.config.precision)
-        training = Training(net, self.config, seed=self.seed, fabric=fabric)
-        training.run(train, held_out, recorder)
+        training = Training(net, self.config, (train, held_out), seed=self.seed, fabric=fabric)
+        training.run(recorder)
         logits = training.logits(held_out.films)
         self._temperature = fit_temperature(logits, held_out.classes)
         scores = 1.0 - softmax(logits / self._temperature, axis=1)[:, 0]

@@ -1,27 +1,20 @@
-"""Training of a RetinaNet: early stopping on validation loss, resumable after any epoch.
-
-Every random draw is a function of (seed, epoch), so a resumed training goes on exactly where it was.
-"""
+"""Training of a RetinaNet: focal loss and box regression, warm-up, early stopping on validation loss."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from anomaly.detectors.retinanet.augment import Batch, augmented
 from anomaly.detectors.retinanet.settings import RetinaNetConfig
-from anomaly.errors import UsageError
-from anomaly.nets.device import seeded
+from anomaly.nets.epochs import EpochTraining, Verdict
 from anomaly.nets.retinanet import BoxNet
 from anomaly.records import Float32, Int64
-from anomaly.runs import Arrays, Recorder, under
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -44,71 +37,41 @@ class Boxed:
         return len(self.films)
 
 
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The epoch with the lowest validation loss so far, and the network's state after it."""
+class Training(EpochTraining[BoxNet, Boxed]):
+    """A network and its optimiser; the epoch with the lowest validation loss is kept."""
 
-    epoch: int
-    loss: float
-    state: dict[str, Tensor]
-
-
-class Training:
-    """A network and its optimiser, advanced epoch by epoch by `run`."""
-
-    def __init__(self, net: BoxNet, config: RetinaNetConfig, *, seed: int, fabric: Fabric) -> None:
+    def __init__(
+        self, net: BoxNet, config: RetinaNetConfig, films: tuple[Boxed, Boxed], *, seed: int, fabric: Fabric
+    ) -> None:
+        super().__init__(net, _optimiser(net, config), config, films, seed=seed, fabric=fabric)
         self.config = config
-        self.seed = seed
-        self.fabric = fabric
-        self.net = net
-        self.wrapped, self.optimiser = fabric.setup(net, _optimiser(net, config))
-        self.epoch = 0
-        self.best = Best(0, math.inf, {})
+        self.clip = config.clip
 
-    def run(self, train: Boxed, held_out: Boxed, recorder: Recorder) -> None:
-        """Train until the validation loss has not fallen for `patience` epochs; leave the best epoch's weights.
-
-        Args:
-            train: What to learn from.
-            held_out: Other patients' films, which stop the training and choose the epoch.
-            recorder: Gets train_loss, val_loss with its two parts, and learning_rate of every epoch, checkpoints,
-                progress.
-
-        Raises:
-            UsageError: The training died: its loss is no number.
-        """
-        before = recorder.restore()
-        if before is not None:
-            self._restore(*before)
-        while self.epoch < self.config.epochs and self.epoch - self.best.epoch < self.config.patience:
-            loss = self._pass(train, recorder)
-            self.epoch += 1
-            self._judge(loss, held_out, recorder)
-            recorder.checkpoint(self._state(), {"step": self.epoch, "best": self.best.epoch, "loss": self.best.loss})
-        self.net.load_state_dict(self.best.state)
-        self.net.eval()
-
-    def _pass(self, train: Boxed, recorder: Recorder) -> float:
-        """Go through the films once; return the mean loss."""
+    def begin_step(self, step: int, steps: int) -> None:
+        """Let the rate rise over the first `warmup` steps and fall every `step_epochs`."""
         config = self.config
-        self.net.train()
-        total = 0.0
-        done = 0
-        parts = max(1, len(train) // config.batch)  # no batch of a single film
-        with seeded(_seed_of(self.seed, self.epoch)):
-            order = torch.randperm(len(train)).numpy()
-            for step, part in enumerate(np.array_split(order, parts)):
-                batch = self._placed(augmented(_taken(train, part), config))
-                self._set_rate(self.epoch * parts + step)
-                self.optimiser.zero_grad(set_to_none=True)
-                loss = sum(self._losses(batch).values(), start=torch.zeros(()))
-                self.fabric.backward(loss)
-                clip_grad_norm_(self.net.parameters(), config.clip)
-                self.optimiser.step()
-                total += float(loss.detach()) * len(part)
-                done += len(part)
-                recorder.progress(self.epoch * len(train) + done, config.epochs * len(train), "training")
-        return total / len(train)
+        fallen = config.step_gamma ** (self.epoch // config.step_epochs)
+        risen = min(1.0, (self.epoch * steps + step + 1) / config.warmup) if config.warmup else 1.0
+        for group in self.optimiser.param_groups:
+            group["lr"] = config.learning_rate * fallen * risen
+
+    def loss(self, part: Int64) -> Tensor:
+        """Return focal loss + box regression of the training films at these places, augmented."""
+        batch = self._placed(augmented(_taken(self.train, part), self.config))
+        return sum(self._losses(batch).values(), start=torch.zeros(()))
+
+    def validate(self) -> Verdict:
+        """Return val_loss and its two parts."""
+        films = self.held_out
+        sums = dict.fromkeys(_LOSSES, 0.0)
+        with torch.inference_mode():
+            for part in np.array_split(np.arange(len(films)), -(-len(films) // self.config.batch)):
+                losses = self._losses(self._placed(_taken(films, part)))
+                for name in _LOSSES:
+                    sums[name] += float(losses[name]) * len(part)
+        parts = {name: total / len(films) for name, total in sums.items()}
+        loss = sum(parts.values())
+        return Verdict(loss, {"val_loss": loss, **{f"val_{name}": value for name, value in parts.items()}})
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         outputs = {name: values.float() for name, values in self.wrapped(batch.films).items()}
@@ -117,58 +80,6 @@ class Training:
     def _placed(self, batch: Batch) -> Batch:
         move = self.fabric.to_device
         return Batch(move(batch.films), [move(box) for box in batch.boxes], [move(kind) for kind in batch.kinds])
-
-    def _set_rate(self, step: int) -> None:
-        config = self.config
-        fallen = config.step_gamma ** (self.epoch // config.step_epochs)
-        risen = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
-        for group in self.optimiser.param_groups:
-            group["lr"] = config.learning_rate * fallen * risen
-
-    def _judge(self, loss: float, held_out: Boxed, recorder: Recorder) -> None:
-        parts = self.held_losses(held_out)
-        held = sum(parts.values())
-        told = {"train_loss": loss, "val_loss": held, **{f"val_{name}": value for name, value in parts.items()}}
-        told["learning_rate"] = self.optimiser.param_groups[0]["lr"]
-        for name, value in told.items():
-            recorder.scalar(self.epoch, name, value)
-        if not (math.isfinite(loss) and math.isfinite(held)):
-            raise UsageError(
-                f"The training died in epoch {self.epoch}: its loss is {loss}. Try a smaller detector.learning_rate, "
-                "or detector.precision=fp32."
-            )
-        if held < self.best.loss:
-            self.best = Best(self.epoch, held, _copy(self.net.state_dict()))
-
-    def held_losses(self, films: Boxed) -> dict[str, float]:
-        """Return the mean of each part of the loss over films as they are."""
-        self.net.eval()
-        sums = dict.fromkeys(_LOSSES, 0.0)
-        with torch.inference_mode():
-            for part in np.array_split(np.arange(len(films)), -(-len(films) // self.config.batch)):
-                losses = self._losses(self._placed(_taken(films, part)))
-                for name in _LOSSES:
-                    sums[name] += float(losses[name]) * len(part)
-        return {name: total / len(films) for name, total in sums.items()}
-
-    def _state(self) -> Arrays:
-        arrays = {f"net/{name}": value.cpu().numpy() for name, value in self.net.state_dict().items()}
-        arrays |= {f"best/{name}": value.cpu().numpy() for name, value in self.best.state.items()}
-        for index, moments in self.optimiser.state_dict()["state"].items():
-            for name, value in moments.items():
-                if value is not None:  # sgd before its first step
-                    arrays[f"optimiser/{index}/{name}"] = torch.as_tensor(value).cpu().numpy()
-        return arrays
-
-    def _restore(self, arrays: Arrays, meta: Mapping[str, Any]) -> None:
-        self.net.load_state_dict(_tensors(under(arrays, "net")))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _tensors(under(arrays, "optimiser")).items():
-            index, _, moment = name.partition("/")
-            moments.setdefault(int(index), {})[moment] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": moments})
-        self.epoch = int(meta["step"])
-        self.best = Best(int(meta["best"]), float(meta["loss"]), _tensors(under(arrays, "best")))
 
 
 def _taken(films: Boxed, part: Int64) -> Batch:
@@ -182,15 +93,3 @@ def _optimiser(net: BoxNet, config: RetinaNetConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), lr=rate, weight_decay=decay)
     return torch.optim.SGD(net.parameters(), lr=rate, momentum=config.momentum, weight_decay=decay)
-
-
-def _seed_of(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-def _tensors(arrays: Arrays) -> dict[str, Tensor]:
-    return {name: torch.tensor(array) for name, array in arrays.items()}
