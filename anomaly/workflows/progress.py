@@ -13,6 +13,8 @@ log = logging.getLogger("anomaly")
 
 _FIRST_WORD_AFTER = 2.0
 _PLAIN_EVERY = 10.0
+_MEASURE = 0.1
+"""Share of the work by which to guess the rest before ten seconds have gone."""
 
 
 class Ticker(Protocol):
@@ -27,7 +29,10 @@ def silent(done: int, total: int, what: str) -> None:
 
 
 class PlainTicker:
-    """Writes "training 120/600, 40 s left" to the log, at most every ten seconds."""
+    """Writes "training 120/600, about 40 s left" to the log, at most every ten seconds.
+
+    The first word comes soon and says no time: what has started lately is no measure of the rest.
+    """
 
     def __init__(self) -> None:
         self._what = ""
@@ -40,8 +45,10 @@ class PlainTicker:
         if what != self._what:
             self._what, self._started, self._spoke, self._from = what, now, now - _PLAIN_EVERY + _FIRST_WORD_AFTER, done
         if now - self._spoke >= _PLAIN_EVERY and done < total and done > self._from:
-            left = (now - self._started) / (done - self._from) * (total - done)
-            log.info("%s %d/%d, about %s left", what, done, total, seconds(left))
+            gone = now - self._started
+            left = gone / (done - self._from) * (total - done)
+            known = gone >= _PLAIN_EVERY or done - self._from >= _MEASURE * total
+            log.info("%s %d/%d%s", what, done, total, f", about {seconds(left)} left" if known else "")
             self._spoke = now
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -263,6 +264,10 @@ def test_true_boxes_are_evaluated_as_perfect_and_none_as_nothing(out: Path, tmp_
     assert found["precision"][0]["name"] == "boxes drawn"
     assert found["precision"][0]["average_precision"] == pytest.approx(1.0)
     assert found["pointing"][0]["rate"] == pytest.approx(1.0)
+    assert anomaly("report", tmp_path / "perfect").code == 0
+    page = (tmp_path / "perfect" / "report.html").read_text(encoding="utf-8")
+    assert "0.5 to 0.95 1.000 (COCO)" in " ".join(page.split())
+    assert re.search(r"<td>boxes drawn</td><td class=.num.>1\.000 \[1\.000, 1\.000\]</td>", page)
     found = redrawn(out, tmp_path / "none", perfect=False)
     assert found["map_50"] == found["map_50_95"] == 0.0
     assert found["pointing"][0]["rate"] < 0.2, "as a blind guess"
