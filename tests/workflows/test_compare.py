@@ -6,6 +6,8 @@ import csv
 import json
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -249,3 +251,10 @@ def test_a_split_given_to_a_fit_must_be_of_its_scans(compared: tuple[Path, Ran],
         read_splits(compared[0] / "pairs.csv")
     labels = np.array([int(row["label"]) for row in rows_of(compared[0] / "scores.csv")])
     assert set(labels.tolist()) == {0, 1}
+
+
+def test_the_memory_of_a_process_is_its_own_and_not_of_the_one_that_started_it() -> None:
+    ballast = np.ones(600 * 2**20, np.uint8)
+    code = "from anomaly.workflows.compare.work import _peak; print(_peak())"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 10 * 2**20 < int(told) < len(ballast)
