@@ -129,7 +129,7 @@ def one_test(
         "terms": [to_dicts(evaluate_scores(labels, films.terms[name][at], patients, name=name))[0] for name in TERMS],
         "others": {name: floor(other, folders) for name, other in others.items()},
         "minus": minus,
-        "alone": to_dicts(evaluate_scores(labels, -soft[0][at], patients, name="softness"))[0],
+        "alone": to_dicts(evaluate_scores(labels, soft[0][at], patients, name="softness"))[0],
         "strata": {nuisance: within(films, at, columns, numbers) for nuisance, numbers in nuisances.items()},
         "residualised": {"normals": len(held_out.ids), "on": "log softness", **residualised},
         "kinds": kinds(films, at),

@@ -327,7 +327,7 @@ def main() -> None:
                 "lung masks": "drawn by people on the very films: their outline may itself know the disease",
                 "heat counted only ...": "the films are seen whole and their heat is counted in a region alone",
                 "painted over": "outside is a smooth continuation of the inside: nothing of it enters anything",
-                "file_size, softness": "the softer a film, the fewer bytes; an opacity itself makes a film softer",
+                "file_size, softness": "the softer a film, the fewer bytes it takes; an opacity makes it softer",
             },
             "comparisons": figures,
         },

@@ -41,7 +41,7 @@ def accuracy() -> list[str]:
         "",
         "The recipe as shipped, trained on each set's own train normals. Its settings were chosen on these two dev",
         "sets, so these figures flatter. The terms stand as the detector gives them. The trivial numbers get their",
-        "direction from the labels, which flatters them; softness is the size of the registered film as a JPEG.",
+        "direction from the labels, which flatters them; softness is pixels per byte of the registered film as a JPEG.",
     ]
     for title, test in tests(result):
         rows = [("atlas", test["rows"][0])]

@@ -196,7 +196,7 @@ def one_test(data_set: str, films: Films, at: Int64, soft: Float64, data: Path) 
                 values = np.array([scores[films.paths[i]] for i in at])
                 found = stratified_auroc(labels, values, soft[at], patients)
                 within[cell.method] = {"auroc": found.auroc, **bounds(found.interval), "softness": found.leftover}
-    trivial = to_dicts(evaluate_scores(labels, -soft[at], patients, name="softness"))[0]
+    trivial = to_dicts(evaluate_scores(labels, soft[at], patients, name="softness"))[0]
     return {
         "rows": rows,
         "softness": trivial,

@@ -42,8 +42,8 @@ def trivial_statistics(pixels: NDArray[np.floating], file_size: int) -> dict[str
 
     Returns:
         mean, std; sharpness (variance of the Laplacian on a copy whose longer side was area-resized to 256; a
-        smaller picture is taken as it is); softness (bytes of the JPEG of a 224 x 224 copy, see `softness`:
-        the softer, the fewer); black_fraction (pixels <= 0.02); border_brightness (mean of the outer 5 %);
+        smaller picture is taken as it is); softness (pixels per byte of the JPEG of a 224 x 224 copy, see
+        `softness`); black_fraction (pixels <= 0.02); border_brightness (mean of the outer 5 %);
         file_size, width, height, aspect (width / height). All finite.
 
     Raises:
@@ -75,10 +75,10 @@ def trivial_statistics(pixels: NDArray[np.floating], file_size: int) -> dict[str
 
 
 def softness(pixels: NDArray[np.floating]) -> float:
-    """Return the bytes of a film's JPEG at quality 90: the softer the film, the FEWER.
+    """Return the pixels that a byte of the film's JPEG at quality 90 holds: the softer the film, the more.
 
     Args:
-        pixels: float (S, S) in [0, 1]. Sizes compare only between pictures of one S: take the prepared film.
+        pixels: float (S, S) in [0, 1]. Values compare only between pictures of one S: take the prepared film.
 
     Raises:
         DataError: another shape, or values outside [0, 1].
@@ -91,7 +91,7 @@ def softness(pixels: NDArray[np.floating]) -> float:
     done, data = cv2.imencode(".jpg", np.rint(grey * 255.0).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not done:
         raise DataError(f"pixels {grey.shape} are more than a JPEG can hold")
-    return float(len(data))
+    return grey.size / len(data)
 
 
 def directed_auroc(labels: ArrayLike, values: ArrayLike) -> tuple[float, str]:

@@ -60,9 +60,9 @@ def test_the_lot_is_the_films_own() -> None:
 
 def test_sharpness_is_drawn_by_lot_and_on_every_size_alike() -> None:
     sharp = film(224)
-    sizes = [softness(randomise_sharpness(sharp, film_rng(str(i)))) / softness(sharp) for i in range(60)]
-    assert min(sizes) < 0.75
-    assert max(sizes) > 0.95
+    softer = [softness(randomise_sharpness(sharp, film_rng(str(i)))) / softness(sharp) for i in range(60)]
+    assert max(softer) > 1.33
+    assert min(softer) < 1.05
     # A blur is of the film, not of its pixels: a film twice as large and changed looks the same.
     blurred = next(i for i in range(20) if film_rng(str(i)).random() < 0.5)
     large = cv2.resize(sharp, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).clip(0, 1)
