@@ -45,7 +45,11 @@ def _section(result: dict[str, Any]) -> list[str]:
     for entry in entries:
         lines += [f"{cell} failed: {reason}" for cell, reason in entry["failed"].items()]
         lines += [""] if entry["failed"] else []
-    lines += ["Differences of AUROC, one minus other; p by resampling patients and by DeLong, after Holm:", ""]
+    least = f"which by resampling cannot be less than {_p(table['least_p'])}"
+    lines += [
+        f"Differences of AUROC, one minus other; p by resampling patients and by DeLong, after Holm, {least}:",
+        "",
+    ]
     lines += [*plain_table(["one", "other", "difference [95 %]", "p, patients", "p, DeLong"], _pairs(table)), ""]
     lines += [*plain_table(["", "trained on", "fit", "a film", "memory", "model", "flagged", "AUCp"], _costs(result))]
     lines += ["", f"Flagged: normals at alpha {result['alpha']:g}. Memory: the most of its process.", ""]
@@ -76,17 +80,18 @@ def _row(row: dict[str, Any]) -> list[str]:
     return [name, row["kind"], seeds, *(_told(row["figures"].get(metric)) for metric in _METRICS)]
 
 
-def _pairs(table: dict[str, Any]) -> list[list[str]]:
-    def p(value: float | None) -> str:
-        return "n/a" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+def _p(value: float | None) -> str:
+    return "n/a" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
+
+def _pairs(table: dict[str, Any]) -> list[list[str]]:
     return [
         [
             pair["one"],
             pair["other"],
             f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]",
-            p(pair["p_patients_holm"]),
-            p(pair["p_delong_holm"]),
+            _p(pair["p_patients_holm"]),
+            _p(pair["p_delong_holm"]),
         ]
         for pair in table["pairs"]
     ]

@@ -124,12 +124,20 @@ def compared(difference: float, values: Float64, patients: int, level: float = 0
     Raises:
         UsageError: `level` out of range.
     """
+    tails = int(min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0)))
+    return PairedDifference(difference, percentile(values, patients, level), _p_value(tails, len(values), patients))
+
+
+def least_p_value(replicates: int, patients: int) -> float:
+    """Return the least p-value that `compared` can give from so many replicates."""
+    return _p_value(0, replicates, patients)
+
+
+def _p_value(tails: int, replicates: int, patients: int) -> float:
     from scipy.special import ndtri, stdtr  # not scipy.stats, which takes seconds to import
 
-    tails = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
-    share = min(0.5, (1 + tails) / (len(values) + 1))
-    p_value = 2.0 * float(stdtr(patients - 1, ndtri(share) / math.sqrt(patients / (patients - 1))))
-    return PairedDifference(difference, percentile(values, patients, level), p_value)
+    share = min(0.5, (1 + tails) / (replicates + 1))
+    return 2.0 * float(stdtr(patients - 1, ndtri(share) / math.sqrt(patients / (patients - 1))))
 
 
 def mean_interval(

@@ -65,7 +65,17 @@ def test_baselines_are_turned_by_the_labels_sorted_and_the_best_is_in_every_pair
         assert pair.p_delong_holm is not None
         assert pair.p_patients <= pair.p_patients_holm <= 1.0
         assert pair.p_delong <= pair.p_delong_holm <= 1.0
-    assert table.pairs[0].p_patients_holm < 0.05
+    assert table.least_p <= table.pairs[0].p_patients_holm < 0.05
+
+
+def test_no_difference_is_surer_than_as_many_resamples_can_tell() -> None:
+    scores = [
+        Scores("best", NORMAL_ONLY, GOOD[:, :1] + 5 * LABELS[:, None]),
+        Scores("worst", NORMAL_ONLY, -GOOD[:, :1]),
+    ]
+    few, more = (tabulate(LABELS, PATIENTS, scores, {}, n_boot=n) for n in (99, 999))
+    assert few.pairs[0].p_patients_holm == few.least_p
+    assert few.least_p > more.least_p == more.pairs[0].p_patients_holm > 0
 
 
 def test_a_method_beside_itself_differs_by_nothing() -> None:

@@ -17,7 +17,7 @@ from anomaly.evaluate.baselines import directed_auroc
 from anomaly.evaluate.curves import CURVE_METRICS, curve_replicates
 from anomaly.evaluate.delong import DeLong, contrast, delong
 from anomaly.evaluate.holm import holm
-from anomaly.evaluate.intervals import compared, proportion
+from anomaly.evaluate.intervals import compared, least_p_value, proportion
 from anomaly.evaluate.metrics import f1_max_of, tally
 from anomaly.evaluate.resample import fewest_patients, group_numbers
 from anomaly.evaluate.strata import stratified_auroc
@@ -92,6 +92,8 @@ class Table:
     n_normal: int
     n_abnormal: int
     n_patients: int
+    least_p: float
+    """The least `p_patients_holm` that as many replicates can give."""
     softness_leftover: float | None
     """AUROC of softness itself within the strata that it is cut into: what they leave of it."""
 
@@ -151,12 +153,14 @@ def tabulate(
     order = sorted(range(len(baselines)), key=lambda i: -baselines[i].figures["auroc"].value)
     compared_with = [*range(len(scores)), *(len(scores) + i for i in order[:1])]
     areas = drawn[:, :, METRICS.index("auroc")]
+    pairs = _pairs(delong(labels, columns), [(lines[i], places[i], areas[:, i]) for i in compared_with], fewest)
     return Table(
         (*methods, *(baselines[i] for i in order)),
-        _pairs(delong(labels, columns), [(lines[i], places[i], areas[:, i]) for i in compared_with], fewest),
+        pairs,
         int(np.sum(labels == 0)),
         int(np.sum(labels == 1)),
         int(numbers.max()) + 1,
+        min(1.0, len(pairs) * least_p_value(n_boot, fewest)),
         leftover[0] if leftover else None,
     )
 

@@ -139,7 +139,7 @@ def to_markdown(summary: Summary) -> str:
         _explained(summary),
         "Differences of AUROC, one minus other, on the same films:\n\n" + _pair_lines(table.pairs),
         "p by resampling whole patients together, and by DeLong, who takes films as independent; adjusted by Holm over "
-        f"all {len(table.pairs)} pairs.",
+        f"all {len(table.pairs)} pairs. Resampling can say no less than {p_told(table.least_p)} after Holm.",
         "What they take, and what they say of normals:\n\n" + _costs(summary),
     ]
     if places := localised(summary):
