@@ -7,7 +7,7 @@ other patients, which looks at no film, and beside chance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from anomaly.workflows.journal import read_journal
 from anomaly.workflows.lung_masks import Mask
 from anomaly.workflows.panels import load_panel
 from anomaly.workflows.results import ScoreLine
-from anomaly.workflows.truth_masks import read_true_mask, true_mask_path
+from anomaly.workflows.truth_masks import read_true_mask, small_shape, true_mask_path
 
 OVERLAP = 0.3
 """Intersection over union from which a box hits, as regions of a map are blobs (see `evaluate.boxes`)."""
@@ -137,6 +137,29 @@ def localise(out: Path, lines: Sequence[ScoreLine], *, n_boot: int = 2000) -> Lo
     notes = _notes(rest, normal, missing=len(sick) + len(normal) - len(kept), unseen=len(films) - len(seen), side=side)
     threshold = load_calibration(out).pixel_quantiles[str(QUANTILE)] if (out / CALIBRATION).is_file() else None
     return _measured(seen, side, len(sick), threshold, notes, n_boot)
+
+
+def known_lesions(out: Path, scan_ids: Collection[str]) -> dict[str, Mask]:
+    """Return the lesions of films as people outlined or boxed them, bool (h, w) on a copy of each film of any size.
+
+    Args:
+        out: A folder written by `anomaly score`.
+        scan_ids: Of the films; those of which no lesion is known are left out.
+
+    Raises:
+        DataError: A damaged mask or table.
+    """
+    boxes, journal = read_true_boxes(out) or {}, read_journal(out)
+    found = {}
+    for scan_id in scan_ids:
+        mask = read_true_mask(out, scan_id)
+        if mask is None and len(boxes.get(scan_id, ())):
+            height, width = journal[scan_id][SHAPE]
+            shape = small_shape((height, width))
+            mask = box_mask(boxes[scan_id] * np.array([shape[1] / width, shape[0] / height] * 2), shape)
+        if mask is not None:
+            found[scan_id] = mask
+    return found
 
 
 def _has_lesion(out: Path, line: ScoreLine, boxes: Mapping[str, Float64]) -> bool:

@@ -25,6 +25,7 @@ from anomaly.workflows.compare.results import read_results
 from anomaly.workflows.compare.roles import choose_test, read_split
 from anomaly.workflows.compare.run import compare
 from anomaly.workflows.compare.work import Job, do
+from anomaly.workflows.gallery import BLUE
 from anomaly.workflows.splits import read_splits, with_splits
 
 HALF = ("--test", 0.5)
@@ -121,6 +122,9 @@ def test_figures_and_page_are_there_and_whole(compared: tuple[Path, Ran]) -> Non
     with Image.open(out / "figures" / "side_by_side.png") as page:
         assert page.width > 4 * 168
         assert page.height > 10 * 168  # six normal films, and the four abnormal ones there are
+        blue = (np.asarray(page.convert("RGB"), np.int64)[:, :, :3] - BLUE == 0).all(axis=2)
+        assert blue[100 : 100 + 4 * 194, :180].any()  # the lesions, which the phantoms come with, on the film itself
+        assert not blue[:, 180:].any()
     html = (out / "report.html").read_text(encoding="utf-8")
     assert html.count("<img ") == len(names)
     assert "http" not in html.replace("http-equiv", "")

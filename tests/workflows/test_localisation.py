@@ -25,7 +25,7 @@ from anomaly.workflows import localisation
 from anomaly.workflows.box_tables import SHAPE, TRUE, read_true_boxes, write_true_boxes
 from anomaly.workflows.evaluate import evaluate
 from anomaly.workflows.journal import Journal, read_journal
-from anomaly.workflows.localisation import HIT, POINTING, Localisation, localise
+from anomaly.workflows.localisation import HIT, POINTING, Localisation, known_lesions, localise
 from anomaly.workflows.panels import Panel, load_panel, save_panel, small_film
 from anomaly.workflows.results import ScoreLine
 from anomaly.workflows.truth_masks import TRUTH, lesion_masks, read_true_mask, small_shape, true_mask_path
@@ -189,6 +189,16 @@ def test_many_films_are_compared_on_a_smaller_square(tmp_path: Path, monkeypatch
     assert figures(found)["pixel average precision"].value == pytest.approx(1.0)
     assert found is not None
     assert "128 x 128" in found.notes[0]
+
+
+def test_known_lesions_lie_on_the_small_copy_the_mask_before_the_boxes(tmp_path: Path) -> None:
+    wide = {"boxes": BOX * 4, "shape": (1024, 2048), "small": (256, 512)}
+    films = [Made(SQUARE, mask=OTHER, boxes=BOX), Made(SQUARE, **wide), Made(SQUARE, boxes=np.zeros((0, 4)))]
+    made(tmp_path / "out", films)
+    found = known_lesions(tmp_path / "out", ["s0", "s1", "s2"])
+    assert set(found) == {"s0", "s1"}
+    np.testing.assert_array_equal(found["s0"], OTHER)
+    np.testing.assert_array_equal(found["s1"], box_mask(BOX, (256, 512)))
 
 
 def test_where_nothing_is_known_nothing_is_said(tmp_path: Path) -> None:

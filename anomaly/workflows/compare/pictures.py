@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ from anomaly.workflows.compare.figures import by_entrant
 from anomaly.workflows.compare.results import Found, Results
 from anomaly.workflows.compare.summary import Summary
 from anomaly.workflows.draw import draw, enlarged, heat_scale, panel_path
-from anomaly.workflows.gallery import Tile, draw_gallery, tile_of
+from anomaly.workflows.gallery import BLUE, Tile, draw_gallery, outline, tile_of
+from anomaly.workflows.localisation import known_lesions
+from anomaly.workflows.lung_masks import Mask
 from anomaly.workflows.panels import load_panel
 
 SIDE_BY_SIDE = "side_by_side.png"
@@ -28,6 +30,7 @@ _PAGE, _INK, _FAINT, _NORMAL, _ABNORMAL = (
     (240, 140, 110),
 )
 _TEXT, _SMALL = 16, 12
+_OUTLINED = " Blue: a lesion as people drew it."
 
 
 def worst_name(entrant: str) -> str:
@@ -39,9 +42,11 @@ def draw_pictures(folder: Path, summary: Summary, results: Results) -> None:
     """Draw both kinds, from the panels that the first seed of every recipe kept."""
     each = [(name, own[0]) for name, own in by_entrant(summary, results) if own]
     labels = np.array([film.label for film in results.films], np.int64)
-    draw_side_by_side(folder / SIDE_BY_SIDE, each, labels, results)
+    sick = [film.scan_id for film in results.films if film.label == ABNORMAL]
+    lesions = known_lesions(each[0][1].out, sick)
+    draw_side_by_side(folder / SIDE_BY_SIDE, each, labels, results, lesions)
     for name, found in each:
-        _draw_worst(folder / worst_name(name), name, found, labels, results)
+        _draw_worst(folder / worst_name(name), name, found, labels, results, lesions)
 
 
 def chosen(labels: Int64, each: Sequence[Found]) -> list[int]:
@@ -60,7 +65,9 @@ def chosen(labels: Int64, each: Sequence[Found]) -> list[int]:
     return places
 
 
-def draw_side_by_side(path: Path, each: Sequence[tuple[str, Found]], labels: Int64, results: Results) -> None:
+def draw_side_by_side(
+    path: Path, each: Sequence[tuple[str, Found]], labels: Int64, results: Results, lesions: Mapping[str, Mask]
+) -> None:
     """Draw a page: a row a film, a column a recipe, each map on its recipe's own fixed scale."""
     from PIL import Image, ImageDraw
 
@@ -70,7 +77,8 @@ def draw_side_by_side(path: Path, each: Sequence[tuple[str, Found]], labels: Int
     ink = ImageDraw.Draw(page)
     room = width - 2 * _GAP
     heading = f"The same {len(rows)} films through every method"
-    key = "Below each map: its p-value. Colour: hotter than 95 % of what the method maps on normal films."
+    key = "Below: p-value. Colour: hotter than 95 % of what normal films show."
+    key += _OUTLINED if lesions else ""
     ink.text((_GAP, 20), fit_text(heading, font(_TEXT), room), _INK, font(_TEXT), "lm")
     ink.text((_GAP, 44), fit_text(key, font(_SMALL), room), _FAINT, font(_SMALL), "lm")
     for column, name in enumerate(["film", *(name for name, _ in each)]):
@@ -89,6 +97,10 @@ def draw_side_by_side(path: Path, each: Sequence[tuple[str, Found]], labels: Int
             left = _GAP + column * (_TILE + _GAP)
             small = Image.fromarray(picture)
             small.thumbnail((_TILE, _TILE), Image.Resampling.BOX)
+            if column == 0 and results.films[place].scan_id in lesions:
+                drawn = np.array(small)
+                outline(drawn, lesions[results.films[place].scan_id], BLUE)
+                small = Image.fromarray(drawn)
             page.paste(small, (left + (_TILE - small.width) // 2, top + (_TILE - small.height) // 2))
             colour = (_ABNORMAL if sick else _NORMAL) if column == 0 else _FAINT
             ink.text((left, top + _TILE + 10), fit_text(text, font(_SMALL), _TILE), colour, font(_SMALL), "lm")
@@ -96,7 +108,9 @@ def draw_side_by_side(path: Path, each: Sequence[tuple[str, Found]], labels: Int
     write_png(path, np.asarray(page, dtype=np.uint8))
 
 
-def _draw_worst(path: Path, name: str, found: Found, labels: Int64, results: Results) -> None:
+def _draw_worst(
+    path: Path, name: str, found: Found, labels: Int64, results: Results, lesions: Mapping[str, Mask]
+) -> None:
     """Draw the normals that score highest, then the abnormal films that score lowest."""
     scale = heat_scale(found.out)
     tiles = []
@@ -107,8 +121,12 @@ def _draw_worst(path: Path, name: str, found: Found, labels: Int64, results: Res
             film = results.films[place]
             words = f"{said}: p = {found.p_values[place]:.3g}"
             faint = f"{film.file.class_name or said.partition(',')[0]} · {film.scan_id}"
-            tiles.append(Tile(tile_of(draw(panel, scale)), words, faint))
-    key = f"The {_WORST} normals with the highest scores, then the {_WORST} abnormal films with the lowest"
+            picture = tile_of(draw(panel, scale))
+            if film.scan_id in lesions:
+                outline(picture, lesions[film.scan_id], BLUE)
+            tiles.append(Tile(picture, words, faint))
+    key = f"The {_WORST} normals with the highest scores, then the {_WORST} abnormal films with the lowest."
+    key += _OUTLINED if lesions else ""
     draw_gallery(path, f"{name}: worst false positives and negatives", key, tiles)
 
 
