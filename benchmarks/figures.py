@@ -151,68 +151,98 @@ def search_time() -> list[str]:
 
 
 def readme_block() -> str:
-    """Return the README's few figures."""
-    lines = [START, "", "| trained on normals only, unless said | AUROC [95 %] | films |", "|---|---|---|"]
-    lines += [
-        *_readme_atlas(),
-        *figures_anogan.readme(),
-        *figures_frozen.readme_rows(),
-        *_readme_pixel_stats(),
-        *_readme_phantoms(),
-        *figures_supervised.readme_rows(),
+    """Return the README's few figures; `in_short` has the others."""
+    lines = [
+        *figures_compare.readme(),
+        *figures_ablation.readme_twin(),
+        *_shortcuts(),
+        *_sites(),
+        *figures_frozen.readme(),
+        *figures_segment.readme(),
+        *figures_boxes.readme(),
     ]
-    asked = [*_readme_anogan(), *_readme_asked(), *figures_frozen.readme()]
-    beside = [*figures_segment.readme(), *figures_boxes.readme(), *figures_compare.readme()]
-    return "\n".join([*lines, "", *asked, *beside, END])
+    return "\n".join([START, "", *lines, END])
 
 
-def _readme_anogan() -> list[str]:
+def in_short() -> list[str]:
+    """Return what each method was measured at and asked, one line each."""
+    table = [
+        *_atlas(),
+        *figures_anogan.rows(),
+        *figures_frozen.rows(),
+        *_pixel_stats(),
+        *_phantoms(),
+        *figures_supervised.rows(),
+    ]
+    asked = [*_anogan(), *_grid(), *figures_frozen.features_added()]
+    return [
+        "## In short",
+        "",
+        "| trained on normals only, unless said | AUROC [95 %] | films |",
+        "|---|---|---|",
+        *table,
+        "",
+        *asked,
+        "",
+    ]
+
+
+def _anogan() -> list[str]:
     """Return what anogan was asked beside its accuracy, one line each."""
-    return [*figures_anogan.readme_compared(), *figures_ablation.readme(), *_readme_search()]
+    return [*figures_anogan.compared(), *figures_ablation.in_short(), *_search()]
 
 
-def _readme_asked() -> list[str]:
-    """Return what the atlas was asked beside its accuracy, one line each."""
+def _grid() -> list[str]:
+    grid = read_result("atlas_grid")
+    if not grid:
+        return []
+    spread = grid["spread"]["with the deficit term"]
+    of = {task: spread[task]["averaged"] for task in ("kermany", "rsna_opacity")}
+    told = [f"{s['median']:.3f} ({s['min']:.3f} to {s['max']:.3f})" for s in of.values()]
+    return [
+        f"* With all settings of `atlas` moved about, {of['kermany']['n']} ways: median {told[0]} on Kermany dev, "
+        f"{told[1]} on RSNA dev."
+    ]
+
+
+def _shortcuts() -> list[str]:
+    shortcuts = read_result("atlas_shortcuts")
+    if not shortcuts:
+        return []
+    found = {
+        (entry["name"], entry["when"]): entry["atlas"] for entry in shortcuts["comparisons"]["kermany"]["conditions"]
+    }
+    asked = {
+        "sharpness drawn by lot": ("sharpness drawn by lot", "test"),
+        "borders and markers masked": ("borders and markers masked", "test"),
+        "all but the lungs painted over": ("all but the lungs painted over", "train and test"),
+        "the lungs painted over": ("the lungs painted over", "train and test"),
+    }
+    areas = [f"{name} {in_brackets(found[key]['auroc'], found[key])}" for name, key in asked.items()]
+    return [f"* `atlas`, Kermany dev without what might be shortcuts: {'; '.join(areas)}."]
+
+
+def _sites() -> list[str]:
+    sites = read_result("atlas_transfer")
     lines = []
-    grid, shortcuts, sites = (read_result(f"atlas_{name}") for name in ("grid", "shortcuts", "transfer"))
-    if grid:
-        spread = grid["spread"]["with the deficit term"]
-        of = {task: spread[task]["averaged"] for task in ("kermany", "rsna_opacity")}
-        told = [f"{s['median']:.3f} ({s['min']:.3f} to {s['max']:.3f})" for s in of.values()]
+    for way, title, against in (
+        ("kermany to rsna", "children, scored on adults", "lung opacity"),
+        ("rsna to kermany", "adults, scored on children", "pneumonia"),
+    ):
+        if not sites:
+            continue
+        draw = sites["transfer"][way]["draws"][0]
+        row = draw["before"]["tests"][against]
+        alarms = [draw[when]["false_alarms"]["further train normals"] for when in ("before", "after")]
+        flagged = [f"{told['flagged']} of {told['normals']}" for told in alarms]
         lines.append(
-            f"* With all settings of `atlas` moved about, {of['kermany']['n']} ways: median {told[0]} on Kermany dev, "
-            f"{told[1]} on RSNA dev."
+            f"* `atlas` fitted on {title}: {with_interval(row)}; normals flagged at alpha 0.05 {flagged[0]}, after "
+            f"`anomaly calibrate` with {sites['transfer'][way]['calibrated_on']} local ones {flagged[1]}."
         )
-    if shortcuts:
-        found = {
-            (entry["name"], entry["when"]): entry["atlas"]
-            for entry in shortcuts["comparisons"]["kermany"]["conditions"]
-        }
-        asked = {
-            "sharpness drawn by lot": ("sharpness drawn by lot", "test"),
-            "borders and markers masked": ("borders and markers masked", "test"),
-            "all but the lungs painted over": ("all but the lungs painted over", "train and test"),
-            "the lungs painted over": ("the lungs painted over", "train and test"),
-        }
-        areas = [f"{name} {in_brackets(found[key]['auroc'], found[key])}" for name, key in asked.items()]
-        lines.append(f"* Kermany dev without what might be shortcuts: {'; '.join(areas)}.")
-    if sites:
-        for way, title, against in (
-            ("kermany to rsna", "children, scored on adults", "lung opacity"),
-            ("rsna to kermany", "adults, scored on children", "pneumonia"),
-        ):
-            draw = sites["transfer"][way]["draws"][0]
-            row = draw["before"]["tests"][against]
-            alarms = [draw[when]["false_alarms"]["further train normals"] for when in ("before", "after")]
-            flagged = [f"{told['flagged']} of {told['normals']}" for told in alarms]
-            lines.append(
-                f"* Fitted on {title}: {with_interval(row)}; normals flagged at alpha 0.05 {flagged[0]}, after "
-                f"`anomaly calibrate` with {sites['transfer'][way]['calibrated_on']} local ones {flagged[1]}."
-            )
-    return [*lines, ""] if lines else []
+    return lines
 
 
-def _readme_atlas() -> list[str]:
+def _atlas() -> list[str]:
     result = read_result("atlas")
     if "kermany" not in result:
         return []
@@ -231,7 +261,7 @@ def _readme_atlas() -> list[str]:
     return lines
 
 
-def _readme_pixel_stats() -> list[str]:
+def _pixel_stats() -> list[str]:
     atlas = read_result("atlas")
     if "kermany" not in atlas:
         return []
@@ -240,7 +270,7 @@ def _readme_pixel_stats() -> list[str]:
     return [f"| `pixel-stats`, Kermany dev | {with_interval(row)} | {films} |"]
 
 
-def _readme_search() -> list[str]:
+def _search() -> list[str]:
     result = read_result("search_time")
     if "auroc" not in result:
         return []
@@ -258,7 +288,7 @@ def _readme_search() -> list[str]:
     return [f"* Scoring by `anogan`, {how}, against {first}: {'; '.join(told)}; AUROC as shipped minus naive {apart}."]
 
 
-def _readme_phantoms() -> list[str]:
+def _phantoms() -> list[str]:
     result = read_result("phantoms")
     lines = []
     for name, row in zip(("anogan", "pixel-stats"), result["runs"][0]["rows"][:2] if result else (), strict=False):
@@ -281,6 +311,7 @@ def results_page() -> str:
     anogan = [*figures_anogan.page(), *figures_ablation.page()]
     lines = [
         *head,
+        *in_short(),
         *atlas,
         *anogan,
         *figures_frozen.page(),

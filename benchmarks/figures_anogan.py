@@ -130,8 +130,8 @@ def dev_rows() -> dict[str, dict[str, Any]]:
     return {name: run["tests"]["kermany"]["rows"][0] for name, run in runs_of(result, "kermany")} if result else {}
 
 
-def readme() -> list[str]:
-    """Return the lines of the README's table."""
+def rows() -> list[str]:
+    """Return its lines of the table in short."""
     result = read_result("anogan_default")
     if not result.get("runs"):
         return []
@@ -161,8 +161,8 @@ def best_trivial(test: dict[str, Any]) -> dict[str, Any]:
     return max(rows, key=lambda row: float(row["auroc"]))
 
 
-def readme_compared() -> list[str]:
-    """Return how anogan stands to the best trivial number, in words that the figures choose; for the README."""
+def compared() -> list[str]:
+    """Return how anogan stands to the best trivial number, in words that the figures choose."""
     result = read_result("anogan_default")
     if not result.get("runs"):
         return []

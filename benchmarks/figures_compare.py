@@ -8,6 +8,8 @@ from typing import Any
 from common import read_result
 from figures_tables import plain_table
 
+from anomaly.workflows.progress import seconds
+
 SETS = {"kermany": "Kermany dev (children)", "rsna": "RSNA dev (adults)"}
 _METRICS = {
     "auroc": "AUROC",
@@ -157,15 +159,59 @@ def times() -> dict[str, dict[str, float]]:
 
 
 def readme() -> list[str]:
-    """Return the README's lines: who is ahead once seeds and pairs are counted."""
+    """Return the README's table: every method and the best trivial number on both sets, and what a method takes."""
+    results = {name: result for name in SETS if (result := read_result(f"compare_{name}"))}
+    if "kermany" not in results:
+        return []
+    known = {name: {row["name"]: row for row in result["table"]["rows"]} for name, result in results.items()}
+    first = results["kermany"]
+    costs = {entry["name"]: entry["cost"] for entry in first["entries"] if entry["cost"] is not None}
+    heads = [f"{_SHORT[key]}{part}" for key in results for part in (": AUROC", ": like softness")]
+    best = next(name for name, row in known["kermany"].items() if row["direction"] is not None)
+    shown = [row for name, row in known["kermany"].items() if row["direction"] is None or name == best]
+    ranked = sorted(shown, key=lambda row: -row["figures"]["auroc"]["value"])
     lines = []
-    for name, title in SETS.items():
-        result = read_result(f"compare_{name}")
-        if not result:
-            continue
-        methods = [row for row in result["table"]["rows"] if row["direction"] is None]
-        ranked = sorted(methods, key=lambda row: -row["figures"]["auroc"]["value"])
-        told = ", ".join(f"`{row['name']}` {_told(row['figures']['auroc'])}" for row in ranked)
-        seeds = max(row["seeds"] for row in methods)
-        lines.append(f"* `anomaly compare`, {title}, one split, {seeds} seed{'s' if seeds > 1 else ''}: AUROC {told}.")
-    return lines
+    for row in ranked:
+        trivial = row["direction"] is not None
+        name = f"*{row['name']} alone*" if trivial else f"`{row['name']}`"
+        name += " (supervised)" if row["kind"] == "supervised" else ""
+        cells = []
+        for rows in known.values():
+            figures = rows[row["name"]]["figures"] if row["name"] in rows else {}
+            cells += [_told(figures.get(metric)) for metric in ("auroc", "auroc_within_softness")]
+        cost = costs.get(row["name"])
+        took = ["", ""]
+        if cost is not None and not trivial:
+            took = [seconds(cost["fit_seconds"]), f"{1000 * cost['seconds_per_image']:.0f} ms"]
+        lines.append([name, *cells, *took])
+    return [*plain_table(["", *heads, "fit", "a film"], lines), "", *_readme_words(results), ""]
+
+
+_SHORT = {"kermany": "Kermany dev, children", "rsna": "RSNA dev, adults, any abnormality"}
+
+
+def _readme_words(results: dict[str, Any]) -> list[str]:
+    told = []
+    for name, result in results.items():
+        table = result["table"]
+        seeds = max(row["seeds"] for row in table["rows"] if row["direction"] is None)
+        told.append(
+            f"{_SHORT[name]}: {table['n_normal']} normal and {table['n_abnormal']} abnormal films, "
+            f"{result['trained_on']['normal']} normals to learn from, {seeds} seed{'s' if seeds > 1 else ''}"
+        )
+    apart = []
+    for name, result in results.items():
+        pair = next(
+            pair
+            for pair in result["table"]["pairs"]
+            if pair["one"] == "atlas" and pair["other"].startswith("best trivial number")
+        )
+        apart.append(
+            f"{pair['difference']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}] on {_SHORT[name].partition(',')[0]}"
+        )
+    return [
+        f"One split for all, by `anomaly compare` (`benchmarks/compare.py`), on 2 cores. {'; '.join(told)}. Mean over "
+        "seeds ± sd [95 %, whole patients resampled]; like softness: among films that are as soft. In italics: one "
+        "number that looks at no chest, turned by the labels in its favour; `atlas` minus the best such number: "
+        f"{', '.join(apart)}.",
+    ]

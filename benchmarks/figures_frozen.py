@@ -179,8 +179,8 @@ def speed() -> list[str]:
     return [*lines, *command(result)]
 
 
-def readme_rows() -> list[str]:
-    """Return the README's lines of the table of accuracy."""
+def rows() -> list[str]:
+    """Return its lines of the table in short."""
     result = read_result("frozen")
     if not result:
         return []
@@ -199,9 +199,9 @@ def readme_rows() -> list[str]:
 
 
 def readme() -> list[str]:
-    """Return what the README says beside that table, one line each."""
+    """Return what the README says of them beside anomalib's own, one line each."""
     lines = []
-    result, fast, same = (read_result(name) for name in ("frozen", "anomalib_speed", "anomalib_parity"))
+    fast, same = (read_result(name) for name in ("anomalib_speed", "anomalib_parity"))
     if same:
         largest = max(same[m][part]["relative"] for m in ("padim", "patchcore") for part in ("score", "map"))
         lines.append(
@@ -215,8 +215,14 @@ def readme() -> list[str]:
             for method, found in fast["methods"].items()
         )
         lines.append(f"* Scoring from files, {fast['workers']} readers, beside anomalib's `Engine.predict`: {told}.")
-    if result:
-        for data_set, title in ((name, title) for name, title in SETS.items() if name in result):
-            atlas = next(iter(result[data_set].values()))["atlas"]["with"]["0.5"]["minus_atlas"]
-            lines.append(f"* {title}: `features_weight: 0.5` adds {difference(atlas)} to the AUROC of `atlas`.")
+    return lines
+
+
+def features_added() -> list[str]:
+    """Return what the atlas's term `features` adds, a line a set."""
+    result = read_result("frozen")
+    lines = []
+    for data_set, title in ((name, title) for name, title in SETS.items() if name in result):
+        atlas = next(iter(result[data_set].values()))["atlas"]["with"]["0.5"]["minus_atlas"]
+        lines.append(f"* {title}: `features_weight: 0.5` adds {difference(atlas)} to the AUROC of `atlas`.")
     return lines

@@ -135,8 +135,8 @@ def _attention(cells: list[dict[str, Any]]) -> list[str]:
     return [*lines, *plain_table(head, rows)]
 
 
-def readme_rows() -> list[str]:
-    """Return the README's lines of the table of accuracy."""
+def rows() -> list[str]:
+    """Return its lines of the table in short."""
     lines = []
     for recipe, row in dev_rows().items():
         films = f"{row['n_normal']} normal, {row['n_abnormal']} pneumonia"

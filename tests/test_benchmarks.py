@@ -237,4 +237,4 @@ def test_what_was_not_measured_is_said(benchmark_of, tmp_path, monkeypatch):
     assert "networks stopped after 10 steps" in page
     assert page.count("not trained yet") == len(cells) - 1
     assert page.count("Not measured") == len(module.PARTS)
-    assert module.readme() == []
+    assert module.in_short() == []

@@ -507,6 +507,7 @@ def shared_weights(shared_data: Path, folder: Path) -> Arrays:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_student_of_a_real_teacher_finds_a_planted_lesion(
     shared_weights: Arrays, phantom_images: Callable[..., Float32], tmp_path: Path, no_network: None
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import anomaly, table
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("decoded_once")]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.usefixtures("decoded_once")]
 
 SETS = {
     "children": ("kermany/train/NORMAL", "kermany/dev", 348, 0.90),

@@ -123,6 +123,7 @@ def test_models_lists_those_of_anomalib_with_what_they_need() -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.usefixtures("decoded_once")
 @pytest.mark.parametrize("recipe", ["padim", "patchcore", "feature-gaussian"])
 def test_children_are_told_apart(
