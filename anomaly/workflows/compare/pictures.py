@@ -42,7 +42,9 @@ def draw_pictures(folder: Path, summary: Summary, results: Results) -> None:
     """Draw both kinds, from the panels that the first seed of every recipe kept."""
     each = [(name, own[0]) for name, own in by_entrant(summary, results) if own]
     labels = np.array([film.label for film in results.films], np.int64)
-    sick = [film.scan_id for film in results.films if film.label == ABNORMAL]
+    founds = [found for _, found in each]
+    seen = {*chosen(labels, founds), *(place for found in founds for place, _ in _worst(found, labels))}
+    sick = [results.films[place].scan_id for place in sorted(seen) if labels[place] == ABNORMAL]
     lesions = known_lesions(each[0][1].out, sick)
     draw_side_by_side(folder / SIDE_BY_SIDE, each, labels, results, lesions)
     for name, found in each:
@@ -108,23 +110,30 @@ def draw_side_by_side(
     write_png(path, np.asarray(page, dtype=np.uint8))
 
 
+def _worst(found: Found, labels: Int64) -> list[tuple[int, str]]:
+    """Return the places of the normals that score highest and of the abnormal films that score lowest, in words."""
+    places: list[tuple[int, str]] = []
+    for label, sign, said in ((NORMAL, -1.0, "normal, scored high"), (ABNORMAL, 1.0, "abnormal, scored low")):
+        own = np.flatnonzero(labels == label)
+        places += [(int(at), said) for at in own[np.argsort(sign * found.scores[own], kind="stable")][:_WORST]]
+    return places
+
+
 def _draw_worst(
     path: Path, name: str, found: Found, labels: Int64, results: Results, lesions: Mapping[str, Mask]
 ) -> None:
     """Draw the normals that score highest, then the abnormal films that score lowest."""
     scale = heat_scale(found.out)
     tiles = []
-    for label, sign, said in ((NORMAL, -1.0, "normal, scored high"), (ABNORMAL, 1.0, "abnormal, scored low")):
-        own = np.flatnonzero(labels == label)
-        for place in own[np.argsort(sign * found.scores[own], kind="stable")][:_WORST]:
-            panel = load_panel(panel_path(found.out, found.lines[place]))
-            film = results.films[place]
-            words = f"{said}: p = {found.p_values[place]:.3g}"
-            faint = f"{film.file.class_name or said.partition(',')[0]} · {film.scan_id}"
-            picture = tile_of(draw(panel, scale))
-            if film.scan_id in lesions:
-                outline(picture, lesions[film.scan_id], BLUE)
-            tiles.append(Tile(picture, words, faint))
+    for place, said in _worst(found, labels):
+        panel = load_panel(panel_path(found.out, found.lines[place]))
+        film = results.films[place]
+        words = f"{said}: p = {found.p_values[place]:.3g}"
+        faint = f"{film.file.class_name or said.partition(',')[0]} · {film.scan_id}"
+        picture = tile_of(draw(panel, scale))
+        if film.scan_id in lesions:
+            outline(picture, lesions[film.scan_id], BLUE)
+        tiles.append(Tile(picture, words, faint))
     key = f"The {_WORST} normals with the highest scores, then the {_WORST} abnormal films with the lowest."
     key += _OUTLINED if lesions else ""
     draw_gallery(path, f"{name}: worst false positives and negatives", key, tiles)
